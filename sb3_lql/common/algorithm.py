@@ -1,0 +1,351 @@
+"""The one off-policy loop of LQL and NC-LQL."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import (
+    DictReplayBufferSamples,
+    GymEnv,
+    MaybeCallback,
+    ReplayBufferSamples,
+    Schedule,
+)
+from stable_baselines3.common.utils import get_parameters_by_name, polyak_update
+from torch.nn import functional as F
+
+from sb3_lql.common.critics import EnsembleCritic
+from sb3_lql.common.guard import StepGuard
+from sb3_lql.common.langevin import LangevinSampler
+from sb3_lql.common.policies import CnnPolicy, LangevinPolicy, MlpPolicy, MultiInputPolicy
+from sb3_lql.common.statistics import RunningMeans
+from sb3_lql.common.validation import check_action_space, check_count, check_number, check_positive
+
+SelfLangevinAlgorithm = TypeVar("SelfLangevinAlgorithm", bound="LangevinAlgorithm")
+
+
+class LangevinAlgorithm(OffPolicyAlgorithm):
+    """
+    Off-policy TD learning of a critic whose Langevin chain is the policy.
+
+    A subclass says which chain (:meth:`_make_sampler`) and what an update adds to the TD step
+    (:meth:`_auxiliary_step`). Arguments that are not listed here are those of SB3's ``OffPolicyAlgorithm``.
+
+    :param policy: policy class or its alias
+    :param env: environment, or its id
+    :param inverse_temperature: ``w`` of the target density exp(w * Q)
+    :param n_langevin_steps: ``T``, Langevin steps per noise level
+    :param normalize_score: divide every score by its L2 norm (appendix E.2)
+    :param reward_scale: factor on rewards inside the update
+    :param target_update_interval: update the target critics every so many updates
+    :param n_action_samples: chains per action when acting; the action of the highest minimum critic is taken
+    :param use_sde: not supported
+    :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
+    :raises TypeError: for values of the wrong type
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy: LangevinPolicy
+    critic: EnsembleCritic
+    critic_target: EnsembleCritic
+
+    def __init__(
+        self,
+        policy: str | type[LangevinPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule,
+        *,
+        inverse_temperature: float,
+        n_langevin_steps: int,
+        normalize_score: bool,
+        reward_scale: float,
+        target_update_interval: int,
+        n_action_samples: int,
+        use_sde: bool,
+        **off_policy_kwargs: Any,
+    ) -> None:
+        if env is not None:
+            env = maybe_make_env(env, off_policy_kwargs.get("verbose", 0))
+            check_action_space(env.action_space)
+        if use_sde:
+            raise ValueError(
+                "use_sde=True is not supported: gSDE perturbs the weights of an actor, and there is no actor. Leave it "
+                "out; the chain's own noise explores, and action_noise can add to it."
+            )
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate,
+            support_multi_env=True,
+            sde_support=False,
+            **off_policy_kwargs,
+        )
+        self.inverse_temperature = inverse_temperature
+        self.n_langevin_steps = n_langevin_steps
+        self.normalize_score = normalize_score
+        self.reward_scale = reward_scale
+        self.target_update_interval = target_update_interval
+        self.n_action_samples = n_action_samples
+
+    @abstractmethod
+    def _make_sampler(self) -> LangevinSampler:
+        """
+        :return: the chain that the constructor's arguments describe
+        """
+
+    def _auxiliary_step(
+        self,
+        replay_data: ReplayBufferSamples | DictReplayBufferSamples,
+        actions: th.Tensor,
+        q_values: th.Tensor,
+    ) -> dict[str, th.Tensor]:
+        """
+        What an update does after the TD step; nothing, unless a subclass says so.
+
+        :param replay_data: the minibatch
+        :param actions: its actions, shape (batch, action_dim), float32
+        :param q_values: Q of that minibatch *before* the TD step, shape (n_critics, batch, 1), without gradient
+        :return: scalars to log, by name
+        """
+        return {}
+
+    # The temperature may be changed at any time: it is the sampler's, and is saved with the algorithm's attributes
+
+    @property
+    def inverse_temperature(self) -> float:
+        """``w`` of the target density exp(w * Q)."""
+        value: float = self.__dict__["inverse_temperature"]
+        return value
+
+    @inverse_temperature.setter
+    def inverse_temperature(self, value: float) -> None:
+        self.__dict__["inverse_temperature"] = check_positive("inverse_temperature", value)
+        if getattr(self, "policy", None) is not None:
+            self.policy.sampler.inverse_temperature = self.inverse_temperature
+
+    def _check_arguments(self) -> None:
+        """
+        Refuse bad values now rather than as a NaN an hour later; also those passed to ``load``.
+
+        :raises ValueError: for values out of range
+        :raises TypeError: for values of the wrong type
+        """
+        learning_rate = self.learning_rate(1.0) if callable(self.learning_rate) else self.learning_rate
+        check_number("learning_rate", learning_rate, low=0.0)
+        check_count("buffer_size", self.buffer_size)
+        check_number("learning_starts", self.learning_starts, low=0)
+        check_count("batch_size", self.batch_size)
+        check_number("tau", self.tau, low=0.0, high=1.0)
+        check_number("gamma", self.gamma, low=0.0, high=1.0)
+        check_count("gradient_steps", self.gradient_steps, low=-1)
+        check_count("n_steps", self.n_steps)
+        check_positive("inverse_temperature", self.inverse_temperature)
+        check_count("n_langevin_steps", self.n_langevin_steps)
+        check_positive("reward_scale", self.reward_scale)
+        check_count("target_update_interval", self.target_update_interval)
+        check_count("n_action_samples", self.n_action_samples)
+        if self.policy_kwargs.get("use_sde"):
+            raise ValueError("policy_kwargs={'use_sde': True} is not supported: there is no actor. Leave it out.")
+        if self.n_steps > 1 and isinstance(self.observation_space, spaces.Dict) and self.replay_buffer_class is None:
+            raise ValueError(f"n_steps={self.n_steps} needs SB3's NStepReplayBuffer, which takes no Dict observations.")
+
+    def _setup_model(self) -> None:
+        self._check_arguments()
+        # The chain is described by attributes of the algorithm, which load may change. Passed through policy_kwargs,
+        # it must not stay there: what a user reads, compares and saves there is what that user wrote
+        user_kwargs = self.policy_kwargs
+        self.policy_kwargs = user_kwargs | dict(sampler=self._make_sampler(), n_action_samples=self.n_action_samples)
+        try:
+            super()._setup_model()
+        finally:
+            self.policy_kwargs = user_kwargs
+        self._create_aliases()
+        self._guard = StepGuard()
+        self._statistics = RunningMeans()
+
+    def _create_aliases(self) -> None:
+        self.critic = self.policy.critic
+        self.critic_target = self.policy.critic_target
+        # Running means and variances of batch normalisation
+        self._batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
+        self._batch_norm_stats_target = get_parameters_by_name(self.critic_target, ["running_"])
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """
+        :param gradient_steps: number of updates
+        :param batch_size: transitions per update
+        :raises ValueError: if a loss was not finite; the parameters are those before that update
+        """
+        assert self.replay_buffer is not None
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+
+        for _ in range(gradient_steps):
+            replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            self._n_updates += 1
+            self._statistics.add(self._update(replay_data))
+            if self._n_updates % self.target_update_interval == 0:
+                self._update_target()
+
+        self._guard.check()
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _update(self, replay_data: ReplayBufferSamples | DictReplayBufferSamples) -> dict[str, th.Tensor]:
+        """
+        One TD step (equation 6, or 8), and what the subclass adds.
+
+        :param replay_data: the minibatch
+        :return: scalars to log, by name
+        """
+        actions = replay_data.actions.float()
+        target_q_values, statistics = self._td_target(replay_data)
+        q_values = self.critic(replay_data.observations, actions)
+        # Summed over critics: each has its own mean squared error
+        critic_loss = F.mse_loss(q_values, target_q_values.expand_as(q_values)) * len(q_values)
+        self._gradient_step("critic_loss", critic_loss)
+        auxiliary = self._auxiliary_step(replay_data, actions, q_values.detach())
+        return {"critic_loss": critic_loss, "q_mean": q_values.mean(), **statistics, **auxiliary}
+
+    @th.no_grad()
+    def _td_target(
+        self, replay_data: ReplayBufferSamples | DictReplayBufferSamples
+    ) -> tuple[th.Tensor, dict[str, th.Tensor]]:
+        """
+        ``reward_scale * r + gamma * min_k Q_target_k(s', a')`` with ``a'`` from the online critics' chain.
+
+        :param replay_data: the minibatch
+        :return: targets of shape (batch, 1), and scalars to log about the next actions
+        """
+        chain = self.policy.run_chain(self.critic.features(replay_data.next_observations))
+        next_q_values = self.critic_target(replay_data.next_observations, chain.actions).amin(dim=0)
+        # For n-step returns, the discount is gamma ** n_steps
+        discounts = self.gamma if replay_data.discounts is None else replay_data.discounts
+        target = self.reward_scale * replay_data.rewards + (1 - replay_data.dones) * discounts * next_q_values
+        return target, {
+            "score_norm": chain.score_norm,
+            "next_action_std": chain.actions.std(dim=0, correction=0).mean(),
+            "next_action_at_bound": (chain.actions.abs() >= 1.0).float().mean(),
+        }
+
+    def _gradient_step(self, name: str, loss: th.Tensor) -> None:
+        """One step of the optimiser, which TD and auxiliary losses share; see :class:`StepGuard`."""
+        self._guard.step(self.policy.optimizer, loss, name, self._n_updates)
+
+    @th.no_grad()
+    def _update_target(self) -> None:
+        tau = self.tau * self._guard.healthy  # the targets too stay as they are after a loss that was not finite
+        for parameter, target in zip(self.critic.parameters(), self.critic_target.parameters(), strict=True):
+            target.lerp_(parameter, tau)
+        polyak_update(self._batch_norm_stats, self._batch_norm_stats_target, 1.0)
+
+    def learn(
+        self: SelfLangevinAlgorithm,
+        total_timesteps: float,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfLangevinAlgorithm:
+        """
+        SB3's ``learn``. A model that was trained before acts with its critic from the first step on: there is no
+        second random warm-up, only as many transitions are collected first as ``learning_starts`` still misses in the
+        replay buffer.
+
+        :param total_timesteps: environment steps, an integer or a float such as 5e6
+        :param callback: called at every step
+        :param log_interval: episodes between two logs; ``None`` for none
+        :param tb_log_name: name of the run, by default that of the algorithm
+        :param reset_num_timesteps: start counting steps at zero
+        :param progress_bar: show one
+        :return: itself
+        :raises ValueError: if ``total_timesteps`` is negative or not finite, or if a loss was not finite
+        """
+        total_timesteps = int(check_number("total_timesteps", total_timesteps, low=0))
+        with self._without_second_warm_up(reset_num_timesteps):
+            return super().learn(
+                total_timesteps=total_timesteps,
+                callback=callback,
+                log_interval=log_interval,  # type: ignore[arg-type]
+                tb_log_name=tb_log_name or type(self).__name__,
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar,
+            )
+
+    @contextmanager
+    def _without_second_warm_up(self, reset_num_timesteps: bool) -> Iterator[None]:
+        """Count the stored transitions as warm-up while a trained model goes on learning."""
+        learning_starts = self.learning_starts
+        if self._n_updates > 0:
+            assert self.replay_buffer is not None
+            missing = max(learning_starts - self.replay_buffer.size() * self.n_envs, 0)
+            self.learning_starts = missing if reset_num_timesteps else self.num_timesteps + missing
+            if self.verbose >= 1:
+                print(  # noqa: T201
+                    f"Continuing after {self._n_updates} updates: no random warm-up; updates go on after {missing} "
+                    "steps of the policy, which the replay buffer still misses."
+                )
+        try:
+            yield
+        finally:
+            self.learning_starts = learning_starts
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        warm_up = 0 if self._n_updates > 0 else learning_starts
+        return super()._sample_action(warm_up, action_noise, n_envs)
+
+    def q_value(self, observation: np.ndarray | dict[str, np.ndarray], action: np.ndarray) -> np.ndarray:
+        """
+        What the critics think of an action: the smallest of them, at the last noise level, in the units of the
+        environment's discounted return (``reward_scale`` is divided out).
+
+        :param observation: one observation or a batch, as for ``predict``
+        :param action: as many actions, within the action space's own bounds
+        :return: Q of shape (batch,), or of shape () for one observation
+        :raises ValueError: if there are not as many actions as observations
+        """
+        self.policy.set_training_mode(False)
+        obs, vectorized = self.policy.obs_to_tensor(observation)
+        scaled = self.policy.scale_action(np.asarray(action).reshape(-1, *self.policy.action_space.shape))
+        actions = th.as_tensor(scaled.reshape(len(scaled), -1), device=self.device)
+        with th.no_grad():
+            features = self.critic.features(obs)
+            if len(features) != len(actions):
+                raise ValueError(f"action holds {len(actions)} actions for {len(features)} observations: pass as many.")
+            q_values = self.critic.q_values(features, actions).amin(dim=0).squeeze(1) / self.reward_scale
+        result: np.ndarray = q_values.cpu().numpy()
+        return result if vectorized else result.squeeze(0)
+
+    def dump_logs(self) -> None:
+        """Write the log, with the means of what was computed since the last one."""
+        for name, value in self._statistics.collect().items():
+            self.logger.record(f"train/{name}", value)
+        super().dump_logs()
+
+    def _excluded_save_params(self) -> list[str]:
+        return [
+            *super()._excluded_save_params(),
+            "critic",
+            "critic_target",
+            "_batch_norm_stats",
+            "_batch_norm_stats_target",
+            "_guard",
+            "_statistics",
+        ]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []

@@ -1,0 +1,229 @@
+"""The ensemble of Q-networks and its gradient in the action."""
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BaseModel
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+from sb3_lql.common.activations import value_and_derivative
+from sb3_lql.common.langevin import ScoreFunction
+
+#: Size of the sinusoidal code of a noise level, and of the embedding made of it.
+LEVEL_DIM = 16
+
+
+class EnsembleLinear(nn.Module):
+    """
+    ``n_members`` independent linear layers, evaluated as one batched matrix product.
+
+    Weights start as a normal truncated at two standard deviations of 1/sqrt(in_features), biases at zero.
+
+    :param n_members: size of the ensemble
+    :param in_features: input size
+    :param out_features: output size
+    """
+
+    def __init__(self, n_members: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(th.empty(n_members, in_features, out_features))
+        self.bias = nn.Parameter(th.zeros(n_members, 1, out_features))
+        std = 1.0 / math.sqrt(max(in_features, 1))
+        nn.init.trunc_normal_(self.weight, std=std, a=-2.0 * std, b=2.0 * std)
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        """
+        :param x: shape (n_members, batch, in_features), or (batch, in_features) for the same input to all
+        :return: shape (n_members, batch, out_features)
+        """
+        return th.baddbmm(self.bias, x.expand(self.weight.shape[0], -1, -1), self.weight)
+
+
+def sinusoidal_levels(n_levels: int, dim: int = LEVEL_DIM) -> th.Tensor:
+    """
+    Codes ``[sin(l f_0), ..., sin(l f_7), cos(l f_0), ..., cos(l f_7)] / sqrt(dim)`` of the levels l = 0 ... n_levels-1,
+    with ``f_j = 10000**(-j / (dim / 2))``.
+
+    :param n_levels: number of noise levels
+    :param dim: size of a code, even
+    :return: float32 tensor of shape (n_levels, dim)
+    """
+    half = dim // 2
+    frequencies = 10000.0 ** (-th.arange(half, dtype=th.float64) / half)
+    angles = th.arange(n_levels, dtype=th.float64)[:, None] * frequencies
+    return (th.cat([angles.sin(), angles.cos()], dim=1) / math.sqrt(dim)).float()
+
+
+class LevelEncoder(nn.Module):
+    """
+    Embeds all noise levels, for each critic its own way: sinusoidal code, Linear(16, 32), Mish, Linear(32, 16).
+
+    :param n_critics: size of the ensemble
+    :param n_levels: number of noise levels
+    """
+
+    codes: th.Tensor
+
+    def __init__(self, n_critics: int, n_levels: int) -> None:
+        super().__init__()
+        self.register_buffer("codes", sinusoidal_levels(n_levels), persistent=False)
+        self.net = nn.Sequential(
+            EnsembleLinear(n_critics, LEVEL_DIM, 2 * LEVEL_DIM),
+            nn.Mish(),
+            EnsembleLinear(n_critics, 2 * LEVEL_DIM, LEVEL_DIM),
+        )
+
+    def forward(self) -> th.Tensor:
+        """
+        :return: embeddings of all levels, shape (n_critics, n_levels, 16)
+        """
+        embeddings: th.Tensor = self.net(self.codes)
+        return embeddings
+
+
+class EnsembleCritic(BaseModel):
+    """
+    Q(s, a) or, when noise-conditioned, Q(s, a, sigma_l): ``n_critics`` networks on top of one features extractor.
+
+    The networks' input is ``[features, action, level embedding]``.
+
+    :param observation_space: observation space
+    :param action_space: action space
+    :param net_arch: sizes of the hidden layers; empty for a Q linear in its input
+    :param features_extractor: network that turns observations into features
+    :param features_dim: number of features
+    :param activation_fn: makes the activation after each hidden layer; parameters it has are shared by the critics
+    :param normalize_images: divide images by 255
+    :param n_critics: number of Q-networks
+    :param n_noise_levels: number of noise levels ``L``; ``None`` for a critic without noise conditioning
+    """
+
+    features_extractor: BaseFeaturesExtractor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        net_arch: list[int],
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        activation_fn: type[nn.Module] = nn.Mish,
+        normalize_images: bool = True,
+        n_critics: int = 2,
+        n_noise_levels: int | None = None,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor=features_extractor,
+            normalize_images=normalize_images,
+        )
+        self.n_critics = n_critics
+        self.n_noise_levels = n_noise_levels
+        self.level_encoder = None if n_noise_levels is None else LevelEncoder(n_critics, n_noise_levels)
+        level_dim = 0 if n_noise_levels is None else LEVEL_DIM
+        #: Sizes of the three parts of the networks' input.
+        self.input_parts = [features_dim, get_action_dim(action_space), level_dim]
+        sizes = [sum(self.input_parts), *net_arch, 1]
+        self.layers = nn.ModuleList(
+            EnsembleLinear(n_critics, size_in, size_out) for size_in, size_out in pairwise(sizes)
+        )
+        self.activations = nn.ModuleList(activation_fn() for _ in net_arch)
+
+    def features(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        :param obs: observations
+        :return: features, shape (batch, features_dim)
+        """
+        return self.extract_features(obs, self.features_extractor)
+
+    def forward(self, obs: PyTorchObs, actions: th.Tensor, noise_level: th.Tensor | int | None = None) -> th.Tensor:
+        """
+        :param obs: observations
+        :param actions: actions in [-1, 1], shape (batch, action_dim)
+        :param noise_level: 0 (sigma_max) ... L-1 (sigma_min, the default), int tensor of shape (batch,) or one int
+        :return: Q-values, shape (n_critics, batch, 1)
+        :raises ValueError: if a noise level is given to a critic that has none
+        """
+        return self.q_values(self.features(obs), actions, noise_level)
+
+    def q_values(
+        self, features: th.Tensor, actions: th.Tensor, noise_level: th.Tensor | int | None = None
+    ) -> th.Tensor:
+        """The same as :meth:`forward`, from features of shape (batch, features_dim)."""
+        inputs = th.cat([features, actions], dim=1).expand(self.n_critics, -1, -1)
+        embedding = self._embed(noise_level, batch_size=len(actions))
+        x = inputs if embedding is None else th.cat([inputs, embedding], dim=2)
+        for layer, activation in zip(self.layers, self.activations, strict=False):
+            x = activation(layer(x))
+        q_values: th.Tensor = self.layers[-1](x)
+        return q_values
+
+    def action_gradient(self, features: th.Tensor) -> ScoreFunction:
+        """
+        The gradient of the sum of all critics in the action, to be called at many actions for the same features.
+
+        Whatever does not depend on the action is computed here, once for a whole chain. The gradient itself needs
+        no graph where all activations have a known derivative, and is left to :func:`torch.func.grad` elsewhere.
+
+        :param features: shape (batch, features_dim)
+        :return: function of (actions, noise level) to gradients, both of shape (batch, action_dim)
+        """
+        derivatives = [value_and_derivative(activation) for activation in self.activations]
+        if any(derivative is None for derivative in derivatives):
+            return self._autograd_action_gradient(features)
+
+        first, *hidden = self._linear_layers()
+        state_weight, action_weight, level_weight = th.split(first.weight, self.input_parts, dim=1)
+        from_state = th.baddbmm(first.bias, features.expand(self.n_critics, -1, -1), state_weight)
+        from_level = None if self.level_encoder is None else th.bmm(self.level_encoder(), level_weight)
+
+        def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
+            constant = from_state if from_level is None else from_state + from_level[:, noise_level, None]
+            x = th.baddbmm(constant, actions.expand(self.n_critics, -1, -1), action_weight)
+            slopes = []
+            for layer, derivative in zip(hidden, derivatives, strict=True):
+                value, slope = derivative(x)  # type: ignore[misc]
+                slopes.append(slope)
+                if layer is not hidden[-1]:  # the Q-value itself is not needed
+                    x = layer(value)
+            # Backwards from dQ/dQ = 1, through the weights and slopes, to the action
+            backward = th.ones_like(x[..., :1])
+            for layer, slope in zip(reversed(hidden), reversed(slopes), strict=True):
+                backward = th.bmm(backward, layer.weight.mT).mul_(slope)
+            return th.bmm(backward, action_weight.mT).sum(dim=0)
+
+        return gradient
+
+    def _autograd_action_gradient(self, features: th.Tensor) -> ScoreFunction:
+        def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
+            level = None if self.level_encoder is None else noise_level
+            # func.grad works where autograd is switched off, as it is in predict
+            result: th.Tensor = th.func.grad(lambda a: self.q_values(features, a, level).sum())(actions)
+            return result
+
+        return gradient
+
+    def _linear_layers(self) -> list[EnsembleLinear]:
+        return [layer for layer in self.layers if isinstance(layer, EnsembleLinear)]
+
+    def _embed(self, noise_level: th.Tensor | int | None, batch_size: int) -> th.Tensor | None:
+        """:return: embeddings of shape (n_critics, batch, 16), or ``None`` without noise conditioning"""
+        if self.level_encoder is None:
+            if noise_level is not None:
+                raise ValueError(
+                    f"noise_level={noise_level} was given to a critic without noise conditioning: leave it out, or "
+                    "use NCLQL."
+                )
+            return None
+        embeddings: th.Tensor = self.level_encoder()
+        if isinstance(noise_level, th.Tensor):
+            return embeddings[:, noise_level]
+        level = embeddings.shape[1] - 1 if noise_level is None else noise_level
+        return embeddings[:, level, None].expand(-1, batch_size, -1)

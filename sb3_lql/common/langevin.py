@@ -1,0 +1,126 @@
+"""Noise schedules and the (annealed) Langevin chain: tensors in, tensors out. Nothing here knows of RL."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch as th
+from torch import nn
+
+#: Gradient of the log-density (up to the factor w) at actions of shape (batch, action_dim), for one noise level.
+ScoreFunction = Callable[[th.Tensor, int], th.Tensor]
+
+#: Keeps the normalised score finite where the gradient vanishes (appendix E.2).
+SCORE_EPSILON = 1e-8
+
+
+def geometric_schedule(first: float, last: float, length: int) -> th.Tensor:
+    """
+    ``length`` values from ``first`` to ``last`` at a constant ratio; only ``last`` when ``length`` is one.
+
+    :param first: first value, positive
+    :param last: last value, positive
+    :param length: number of values
+    :return: float32 tensor of shape (length,)
+    """
+    values = np.geomspace(first, last, length) if length > 1 else np.array([last])
+    return th.as_tensor(values, dtype=th.float32)
+
+
+def annealed_step_sizes(step_size: float, sigmas: th.Tensor) -> th.Tensor:
+    """
+    Step sizes ``alpha_l = eps * sigma_l**2 / sigma_L**2`` of annealed Langevin dynamics (algorithm 1).
+
+    :param step_size: ``eps``, the step size of the last level
+    :param sigmas: noise scales, shape (n_levels,)
+    :return: float32 tensor of shape (n_levels,)
+    """
+    return (step_size * (sigmas.double() / sigmas[-1].double()).square()).float()
+
+
+class LangevinChain(NamedTuple):
+    """The end of a chain and what is worth logging about it."""
+
+    #: Where the chains ended, shape (batch, action_dim), within [-1, 1].
+    actions: th.Tensor
+    #: L2 norm of the score before normalisation, mean over batch and steps, shape ().
+    score_norm: th.Tensor
+
+
+class LangevinSampler(nn.Module):
+    """
+    Langevin dynamics in the box [-1, 1]^d (algorithm 4), annealed over noise levels (algorithm 6).
+
+    Every step at level ``l`` is ``a <- clip(a + alpha_l / 2 * w * score(a, l) + sqrt(alpha_l) * z)``
+    with ``z ~ N(0, I)``. There are ``n_steps`` of them at each level, from the first level to the last.
+
+    :param step_sizes: ``alpha``, one step size per level, shape (n_levels,)
+    :param n_steps: ``T``, steps per level
+    :param sigmas: noise scale of each level, shape (n_levels,); ``None`` when the score is not noise-conditioned
+    :param inverse_temperature: ``w`` in the target density exp(w * Q)
+    :param normalize_score: divide every score by its L2 norm (appendix E.2)
+    :raises ValueError: if a step would overflow float32
+    """
+
+    sigmas: th.Tensor
+    step_sizes: th.Tensor
+
+    def __init__(
+        self,
+        step_sizes: th.Tensor,
+        n_steps: int,
+        sigmas: th.Tensor | None = None,
+        inverse_temperature: float = 500.0,
+        normalize_score: bool = True,
+    ) -> None:
+        super().__init__()
+        self.n_steps = n_steps
+        self.noise_conditioned = sigmas is not None
+        self.inverse_temperature = inverse_temperature
+        self.normalize_score = normalize_score
+        # Derived from the constructor's arguments: they follow the policy to its device, but are not weights
+        self.register_buffer("step_sizes", step_sizes, persistent=False)
+        self.register_buffer("sigmas", th.zeros_like(step_sizes) if sigmas is None else sigmas, persistent=False)
+        # The same numbers as floats, so that a chain never waits for a device
+        self._step_sizes: list[float] = step_sizes.tolist()
+        longest_drift = 0.5 * max(self._step_sizes) * inverse_temperature
+        if not longest_drift <= th.finfo(th.float32).max:
+            raise ValueError(
+                f"The longest Langevin step, step_size / 2 * inverse_temperature = {longest_drift}, is not a float32 "
+                "number: lower inverse_temperature, langevin_step_size or sigma_max / sigma_min."
+            )
+
+    @property
+    def n_levels(self) -> int:
+        """Number of noise levels ``L``; of step sizes, when the score is not noise-conditioned."""
+        return len(self._step_sizes)
+
+    @property
+    def chain_length(self) -> int:
+        """Steps in a chain, ``n_levels * n_steps``."""
+        return self.n_levels * self.n_steps
+
+    def forward(self, score: ScoreFunction, actions: th.Tensor, noise: th.Tensor | None) -> LangevinChain:
+        """
+        Run the chain from ``actions``.
+
+        :param score: gradient of Q in the action
+        :param actions: initial actions ``a_0``, shape (batch, action_dim)
+        :param noise: ``z``, shape (chain_length, batch, action_dim), in the order of the chain;
+            ``None`` for a chain without noise
+        :return: the final actions and the mean score norm
+        """
+        norms = []
+        for step in range(self.chain_length):
+            level = step // self.n_steps
+            step_size = self._step_sizes[level]
+            gradient = score(actions, level)
+            norm = th.linalg.vector_norm(gradient, dim=-1, keepdim=True)
+            norms.append(norm)
+            if self.normalize_score:
+                gradient = gradient / (norm + SCORE_EPSILON)
+            actions = actions + 0.5 * step_size * self.inverse_temperature * gradient
+            if noise is not None:
+                actions = actions + step_size**0.5 * noise[step]
+            actions = actions.clamp(-1.0, 1.0)
+        return LangevinChain(actions, th.stack(norms).mean())

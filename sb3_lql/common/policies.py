@@ -1,0 +1,281 @@
+"""The actor-free policy: a critic, its target and a Langevin sampler."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import nn
+
+from sb3_lql.common.critics import EnsembleCritic
+from sb3_lql.common.langevin import LangevinChain, LangevinSampler
+from sb3_lql.common.validation import check_count
+
+
+class LangevinPolicy(BasePolicy):
+    """
+    Policy without an actor: an action is the end of a Langevin chain on the critic.
+
+    The critic is noise-conditioned when the sampler is: one class serves LQL and NC-LQL.
+
+    :param observation_space: observation space
+    :param action_space: action space
+    :param lr_schedule: learning rate schedule
+    :param sampler: the Langevin chain and its schedule
+    :param net_arch: sizes of the critic's hidden layers, [256, 256, 256] by default; of
+        ``dict(qf=[...], pi=[...])`` only ``qf`` is used
+    :param activation_fn: activation function
+    :param features_extractor_class: features extractor; that of the class by default
+    :param features_extractor_kwargs: keyword arguments of the features extractor
+    :param normalize_images: divide images by 255
+    :param optimizer_class: optimiser of the critics
+    :param optimizer_kwargs: its keyword arguments, without the learning rate
+    :param n_critics: number of critics
+    :param n_action_samples: chains per action when acting; the action of the highest minimum critic is taken
+    :raises ValueError: for a ``net_arch`` or a count that makes no network
+    """
+
+    default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+
+    action_space: spaces.Box
+    critic: EnsembleCritic
+    critic_target: EnsembleCritic
+    deterministic_starts: th.Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        sampler: LangevinSampler,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.Mish,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        n_critics: int = 2,
+        n_action_samples: int = 1,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor_class or self.default_features_extractor_class,
+            features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=_with_fused_step(optimizer_class, optimizer_kwargs),
+            squash_output=True,
+        )
+        self.net_arch = _critic_arch(net_arch)
+        self.activation_fn = activation_fn
+        self.n_critics = check_count("n_critics", n_critics)
+        self.n_action_samples = check_count("n_action_samples", n_action_samples)
+        self.sampler = sampler
+
+        self.critic = self.make_critic()
+        self.critic_target = self.make_critic()
+        self.critic_target.load_state_dict(self.critic.state_dict())
+        self.critic_target.set_training_mode(False)
+        self.optimizer = self.optimizer_class(
+            self.critic.parameters(),
+            lr=lr_schedule(1),  # type: ignore[call-arg]
+            **self.optimizer_kwargs,
+        )
+
+        # Fixed, well spread and, for a single chain, the centre of the box: the second point of a Sobol sequence is
+        sobol = th.quasirandom.SobolEngine(self.action_dim)  # type: ignore[no-untyped-call]
+        starts = 2.0 * sobol.draw(self.n_action_samples + 1)[1:] - 1.0
+        self.register_buffer("deterministic_starts", starts, persistent=False)
+
+    @property
+    def action_dim(self) -> int:
+        """Number of action coordinates."""
+        return get_action_dim(self.action_space)
+
+    def make_critic(self) -> EnsembleCritic:
+        """
+        :return: a new critic with a features extractor of its own
+        """
+        net_args = dict(
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+            net_arch=self.net_arch,
+            activation_fn=self.activation_fn,
+            normalize_images=self.normalize_images,
+            n_critics=self.n_critics,
+            n_noise_levels=self.sampler.n_levels if self.sampler.noise_conditioned else None,
+        )
+        return EnsembleCritic(**self._update_features_extractor(net_args)).to(self.device)
+
+    def run_chain(
+        self, features: th.Tensor, initial_actions: th.Tensor | None = None, noise: th.Tensor | None = None
+    ) -> LangevinChain:
+        """
+        One Langevin chain per row of ``features``, with the online critics.
+
+        :param features: the critic's features, shape (batch, features_dim)
+        :param initial_actions: ``a_0``, shape (batch, action_dim); uniform on [-1, 1] if ``None``
+        :param noise: ``z``, shape (chain_length, batch, action_dim); standard normal if ``None``
+        :return: actions in [-1, 1] of shape (batch, action_dim), and the mean score norm
+        """
+        shape = (len(features), self.action_dim)
+        if initial_actions is None:
+            initial_actions = th.empty(shape, device=features.device).uniform_(-1.0, 1.0)
+        if noise is None:
+            noise = th.randn((self.sampler.chain_length, *shape), device=features.device)
+        chain: LangevinChain = self.sampler(self.critic.action_gradient(features), initial_actions, noise)
+        return chain
+
+    @th.no_grad()
+    def sample_actions(
+        self,
+        obs: PyTorchObs,
+        *,
+        initial_actions: th.Tensor | None = None,
+        noise: th.Tensor | None = None,
+    ) -> th.Tensor:
+        """
+        Draw one action per observation. With both draws given, a chain can be replayed exactly.
+
+        :param obs: observations
+        :param initial_actions: ``a_0``, shape (batch, action_dim); uniform on [-1, 1] if ``None``
+        :param noise: ``z``, shape (n_levels * n_steps, batch, action_dim) in the order of the chain; standard normal
+            if ``None``
+        :return: actions in [-1, 1], shape (batch, action_dim)
+        """
+        return self.run_chain(self.critic.features(obs), initial_actions, noise).actions
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        """
+        :param obs: observations
+        :param deterministic: noise-free chains from fixed starts
+        :return: actions in [-1, 1], shape (batch, action_dim)
+        """
+        return self._predict(obs, deterministic=deterministic)
+
+    @th.no_grad()
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        if not deterministic:
+            features = self.critic.features(observation).repeat_interleave(self.n_action_samples, dim=0)
+            return self._best_of_samples(features, self.run_chain(features).actions)
+        # One row at a time: the last bit of a matrix product depends on the size of the batch, and a chain of
+        # normalised scores can turn the last bit into another corner of the box
+        return th.cat([self._predict_row(row) for row in _rows(observation)])
+
+    def _predict_row(self, observation: PyTorchObs) -> th.Tensor:
+        """The best of the noise-free chains for one observation, shape (1, action_dim)."""
+        features = self.critic.features(observation).repeat_interleave(self.n_action_samples, dim=0)
+        chain: LangevinChain = self.sampler(self.critic.action_gradient(features), self.deterministic_starts, None)
+        return self._best_of_samples(features, chain.actions)
+
+    def _best_of_samples(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        """
+        :param features: shape (batch * n_action_samples, features_dim)
+        :param actions: shape (batch * n_action_samples, action_dim)
+        :return: for each observation the action of the highest minimum critic, shape (batch, action_dim)
+        """
+        if self.n_action_samples == 1:
+            return actions
+        q_values = self.critic.q_values(features, actions).amin(dim=0).view(-1, self.n_action_samples)
+        best = q_values.argmax(dim=1)
+        candidates = actions.view(-1, self.n_action_samples, self.action_dim)
+        return candidates[th.arange(len(best), device=best.device), best]
+
+    def scale_action(self, action: np.ndarray) -> np.ndarray:
+        """
+        :param action: actions within the space's bounds, shape (..., *action_shape)
+        :return: actions in [-1, 1], float32
+        """
+        middle, half_range = self._action_affine()
+        scaled_action: np.ndarray = np.clip((action - middle) / half_range, -1.0, 1.0).astype(np.float32)
+        return scaled_action
+
+    def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
+        """
+        :param scaled_action: actions in [-1, 1], shape (..., *action_shape)
+        :return: actions within the space's bounds, of its dtype
+        """
+        middle, half_range = self._action_affine()
+        low, high = self.action_space.low, self.action_space.high
+        action: np.ndarray = np.clip(middle + half_range * scaled_action, low, high).astype(self.action_space.dtype)
+        return action
+
+    def _action_affine(self) -> tuple[np.ndarray, np.ndarray]:
+        """Middle and half range of the box: in float64 and halved first, so that no bounds overflow."""
+        half_low, half_high = (
+            0.5 * bound.astype(np.float64) for bound in (self.action_space.low, self.action_space.high)
+        )
+        return half_high + half_low, half_high - half_low
+
+    def set_training_mode(self, mode: bool) -> None:
+        """
+        Put the critic in training or evaluation mode; the target always stays in evaluation mode.
+
+        :param mode: True for training mode
+        """
+        self.critic.set_training_mode(mode)
+        self.training = mode
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | dict(
+            lr_schedule=self._dummy_schedule,  # not needed for loading the policy alone
+            sampler=self.sampler,
+            net_arch=self.net_arch,
+            activation_fn=self.activation_fn,
+            features_extractor_class=self.features_extractor_class,
+            features_extractor_kwargs=self.features_extractor_kwargs,
+            optimizer_class=self.optimizer_class,
+            optimizer_kwargs=self.optimizer_kwargs,
+            n_critics=self.n_critics,
+            n_action_samples=self.n_action_samples,
+        )
+
+
+MlpPolicy = LangevinPolicy
+
+
+class CnnPolicy(LangevinPolicy):
+    """:class:`LangevinPolicy` for images."""
+
+    default_features_extractor_class = NatureCNN
+
+
+class MultiInputPolicy(LangevinPolicy):
+    """:class:`LangevinPolicy` for dictionary observations."""
+
+    default_features_extractor_class = CombinedExtractor
+
+
+def _critic_arch(net_arch: list[int] | dict[str, list[int]] | None) -> list[int]:
+    """The critic's hidden layers from a ``net_arch`` as SB3's off-policy algorithms take it."""
+    if net_arch is None:
+        return [256, 256, 256]
+    layers = net_arch.get("qf") if isinstance(net_arch, dict) else net_arch
+    if not isinstance(layers, (list, tuple)):
+        raise ValueError(
+            f"net_arch={net_arch!r} describes no critic: pass a list of layer sizes, or dict(qf=[...]) ('pi' is "
+            "accepted and ignored, since there is no actor)."
+        )
+    return [check_count("net_arch", size) for size in layers]
+
+
+def _with_fused_step(optimizer_class: type[th.optim.Optimizer], kwargs: dict[str, Any] | None) -> dict[str, Any]:
+    """``kwargs`` with Adam's fused implementation chosen, unless the user chose one: it can skip a step on its own."""
+    kwargs = dict(kwargs or {})
+    if optimizer_class in (th.optim.Adam, th.optim.AdamW) and not kwargs.keys() & {"foreach", "differentiable"}:
+        kwargs.setdefault("fused", True)
+    return kwargs
+
+
+def _rows(observation: PyTorchObs) -> list[PyTorchObs]:
+    """The observations of a batch, each as a batch of one."""
+    if isinstance(observation, dict):
+        columns = {key: th.split(value, 1) for key, value in observation.items()}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return list(th.split(observation, 1))

@@ -1,0 +1,111 @@
+"""The ``sb3-lql`` command: the RL Zoo's commands with our algorithms and our hyperparameters."""
+
+import argparse
+import runpy
+import sys
+from collections.abc import Callable
+
+from rl_zoo3.enjoy import enjoy
+from rl_zoo3.plots import all_plots, plot_from_file, plot_train
+from rl_zoo3.train import train
+
+from sb3_lql.zoo.hub import provide_generate_metadata
+from sb3_lql.zoo.registry import hyperparams_file, register
+
+USAGE = """\
+usage: sb3-lql COMMAND [OPTION ...]
+
+The RL Zoo (https://rl-baselines3-zoo.readthedocs.io) with LQL and NC-LQL registered.
+
+commands, each with the options of the RL Zoo's own (sb3-lql COMMAND --help):
+  train           train an agent, continue with -i, tune with -optimize
+  enjoy           watch a trained agent
+  record_video    film a trained agent
+  plot_train      plot the training rewards of runs
+  all_plots       compare the evaluations of runs
+  plot_from_file  plot what all_plots has saved
+  push_to_hub     upload an agent to the Hugging Face Hub
+  load_from_hub   download an agent from the Hugging Face Hub
+
+unless you say otherwise:
+  --algo nclql                 for train, enjoy and record_video
+  --conf-file <packaged YAML>  for train with lql, nclql and sac
+  --folder logs                for enjoy and record_video
+"""
+
+
+def main() -> None:
+    """
+    Run the command named on the command line.
+
+    :raises SystemExit: with status 2 for an unknown command
+    """
+    command, *arguments = sys.argv[1:] or ["--help"]
+    if command in ("-h", "--help"):
+        print(USAGE)  # noqa: T201
+        return
+    if command not in COMMANDS:
+        print(f"sb3-lql: unknown command {command!r}\n\n{USAGE}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    register()
+    # What the RL Zoo's parsers see, and print in their help
+    sys.argv = [f"sb3-lql {command}", *arguments]
+    COMMANDS[command]()
+
+
+def _with_default(*flags: str, default: str) -> str:
+    """The value of an option on the command line, to which the default is added where the option is missing."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(*flags, dest="value")
+    given: str | None = parser.parse_known_args(sys.argv[1:])[0].value
+    if given is None:
+        sys.argv += [flags[-1], default]
+    return given or default
+
+
+def _train() -> None:
+    config = hyperparams_file(_with_default("--algo", default="nclql"))
+    if config is not None:
+        _with_default("-conf", "--conf-file", default=str(config))
+    train()
+
+
+def _with_agent(command: Callable[[], None]) -> Callable[[], None]:
+    """A command on a trained agent: by default an NC-LQL agent, where train saves it."""
+
+    def run() -> None:
+        _with_default("--algo", default="nclql")
+        _with_default("-f", "--folder", default="logs")
+        command()
+
+    return run
+
+
+def _module(name: str) -> Callable[[], None]:
+    """A command of the RL Zoo that exists as a script only."""
+
+    def run() -> None:
+        runpy.run_module(name, run_name="__main__")
+
+    return run
+
+
+def _push_to_hub() -> None:
+    provide_generate_metadata()
+    _module("rl_zoo3.push_to_hub")()
+
+
+COMMANDS: dict[str, Callable[[], None]] = {
+    "train": _train,
+    "enjoy": _with_agent(enjoy),
+    "record_video": _with_agent(_module("rl_zoo3.record_video")),
+    "plot_train": plot_train,
+    "all_plots": all_plots,
+    "plot_from_file": plot_from_file,
+    "push_to_hub": _push_to_hub,
+    "load_from_hub": _module("rl_zoo3.load_from_hub"),
+}
+
+
+if __name__ == "__main__":
+    main()
