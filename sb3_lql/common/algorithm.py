@@ -27,7 +27,14 @@ from sb3_lql.common.guard import StepGuard
 from sb3_lql.common.langevin import LangevinSampler
 from sb3_lql.common.policies import CnnPolicy, LangevinPolicy, MlpPolicy, MultiInputPolicy
 from sb3_lql.common.statistics import RunningMeans
-from sb3_lql.common.validation import check_action_space, check_count, check_number, check_positive
+from sb3_lql.common.validation import (
+    check_action_space,
+    check_count,
+    check_flag,
+    check_number,
+    check_positive,
+    check_train_freq,
+)
 
 SelfLangevinAlgorithm = TypeVar("SelfLangevinAlgorithm", bound="LangevinAlgorithm")
 
@@ -149,10 +156,12 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
         check_count("batch_size", self.batch_size)
         check_number("tau", self.tau, low=0.0, high=1.0)
         check_number("gamma", self.gamma, low=0.0, high=1.0)
+        check_train_freq(self.train_freq, n_envs=1 if self.env is None else self.env.num_envs)
         check_count("gradient_steps", self.gradient_steps, low=-1)
         check_count("n_steps", self.n_steps)
         check_positive("inverse_temperature", self.inverse_temperature)
         check_count("n_langevin_steps", self.n_langevin_steps)
+        check_flag("normalize_score", self.normalize_score)
         check_positive("reward_scale", self.reward_scale)
         check_count("target_update_interval", self.target_update_interval)
         check_count("n_action_samples", self.n_action_samples)
@@ -172,7 +181,7 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
         finally:
             self.policy_kwargs = user_kwargs
         self._create_aliases()
-        self._guard = StepGuard()
+        self._guard = StepGuard(self.device)
         self._statistics = RunningMeans()
 
     def _create_aliases(self) -> None:
@@ -289,8 +298,9 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
         """Count the stored transitions as warm-up while a trained model goes on learning."""
         learning_starts = self.learning_starts
         if self._n_updates > 0:
-            assert self.replay_buffer is not None
-            missing = max(learning_starts - self.replay_buffer.size() * self.n_envs, 0)
+            buffer = self.replay_buffer
+            assert buffer is not None
+            missing = 0 if buffer.full else max(learning_starts - buffer.size() * buffer.n_envs, 0)
             self.learning_starts = missing if reset_num_timesteps else self.num_timesteps + missing
             if self.verbose >= 1:
                 print(  # noqa: T201

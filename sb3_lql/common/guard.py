@@ -11,11 +11,13 @@ class StepGuard:
 
     A fused optimiser skips steps on the device, by the mechanism that loss scaling uses: nothing waits for the device
     until :meth:`check`. For any other optimiser each step waits for its own loss.
+
+    :param device: where the losses are
     """
 
-    def __init__(self) -> None:
-        #: 1 while every loss so far was finite, then 0; shape ().
-        self.healthy = th.ones(())
+    def __init__(self, device: th.device) -> None:
+        #: 1 while every loss since the last check was finite, then 0; shape ().
+        self.healthy = th.ones((), device=device)
         self._outcomes: list[tuple[str, int, th.Tensor]] = []
 
     def step(self, optimizer: th.optim.Optimizer, loss: th.Tensor, name: str, update: int) -> None:
@@ -32,7 +34,7 @@ class StepGuard:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         outcome = th.stack([loss.detach(), th.nn.utils.get_total_norm(gradients)])
         self._outcomes.append((name, update, outcome))
-        self.healthy = outcome.isfinite().all() * self.healthy.to(loss.device)
+        self.healthy = self.healthy * outcome.isfinite().all()
         if optimizer.defaults.get("fused"):
             optimizer.grad_scale, optimizer.found_inf = None, 1.0 - self.healthy  # type: ignore[attr-defined]
             optimizer.step()
@@ -46,7 +48,7 @@ class StepGuard:
         :raises ValueError: naming the first that was not finite
         """
         outcomes, self._outcomes = self._outcomes, []
-        self.healthy = th.ones(())
+        self.healthy = th.ones_like(self.healthy)
         if not outcomes:
             return
         values = th.stack([outcome for *_, outcome in outcomes]).tolist()  # the only transfer from the device

@@ -148,8 +148,13 @@ class LangevinPolicy(BasePolicy):
         :param noise: ``z``, shape (n_levels * n_steps, batch, action_dim) in the order of the chain; standard normal
             if ``None``
         :return: actions in [-1, 1], shape (batch, action_dim)
+        :raises ValueError: if a given draw has another shape
         """
-        return self.run_chain(self.critic.features(obs), initial_actions, noise).actions
+        features = self.critic.features(obs)
+        shape = (len(features), self.action_dim)
+        _check_shape("initial_actions", initial_actions, shape)
+        _check_shape("noise", noise, (self.sampler.chain_length, *shape))
+        return self.run_chain(features, initial_actions, noise).actions
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         """
@@ -250,6 +255,11 @@ class MultiInputPolicy(LangevinPolicy):
     """:class:`LangevinPolicy` for dictionary observations."""
 
     default_features_extractor_class = CombinedExtractor
+
+
+def _check_shape(name: str, tensor: th.Tensor | None, shape: tuple[int, ...]) -> None:
+    if tensor is not None and tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}: pass one of shape {shape}.")
 
 
 def _critic_arch(net_arch: list[int] | dict[str, list[int]] | None) -> list[int]:

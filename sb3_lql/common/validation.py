@@ -55,6 +55,31 @@ def check_count(name: str, value: Any, low: int = 1) -> int:
     return int(value)
 
 
+def check_flag(name: str, value: Any) -> None:
+    """
+    :param name: name of the argument
+    :param value: what the user passed
+    :raises TypeError: if it is neither True nor False
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}={value!r} must be True or False, not {type(value).__name__}.")
+
+
+def check_train_freq(train_freq: Any, n_envs: int) -> None:
+    """
+    What SB3 would find out only when it collects; the unit it checks itself.
+
+    :param train_freq: steps, or (frequency, unit)
+    :param n_envs: number of environments
+    :raises TypeError: if the frequency is not an integer
+    :raises ValueError: if it is below one, or counts the episodes of several environments
+    """
+    frequency, unit = train_freq if isinstance(train_freq, tuple) else (train_freq, "step")
+    check_count("train_freq", frequency)
+    if n_envs > 1 and "episode" in str(unit).lower():
+        raise ValueError(f"train_freq={train_freq} counts episodes, of {n_envs} environments: count steps, or use one.")
+
+
 def check_action_space(action_space: spaces.Space[Any]) -> None:
     """
     :param action_space: the environment's action space

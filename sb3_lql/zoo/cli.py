@@ -1,15 +1,12 @@
 """The ``sb3-lql`` command: the RL Zoo's commands with our algorithms and our hyperparameters."""
 
 import argparse
+import importlib
 import runpy
 import sys
 from collections.abc import Callable
 
-from rl_zoo3.enjoy import enjoy
-from rl_zoo3.plots import all_plots, plot_from_file, plot_train
-from rl_zoo3.train import train
-
-from sb3_lql.zoo.hub import provide_generate_metadata
+from sb3_lql.zoo import hub
 from sb3_lql.zoo.registry import hyperparams_file, register
 
 USAGE = """\
@@ -67,7 +64,7 @@ def _train() -> None:
     config = hyperparams_file(_with_default("--algo", default="nclql"))
     if config is not None:
         _with_default("-conf", "--conf-file", default=str(config))
-    train()
+    _function("rl_zoo3.train.train")()
 
 
 def _with_agent(command: Callable[[], None]) -> Callable[[], None]:
@@ -81,6 +78,16 @@ def _with_agent(command: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
+def _function(name: str) -> Callable[[], None]:
+    """A command of the RL Zoo that exists as a function; imported when it runs, as the plots import for seconds."""
+
+    def run() -> None:
+        module, _, function = name.rpartition(".")
+        getattr(importlib.import_module(module), function)()
+
+    return run
+
+
 def _module(name: str) -> Callable[[], None]:
     """A command of the RL Zoo that exists as a script only."""
 
@@ -90,20 +97,25 @@ def _module(name: str) -> Callable[[], None]:
     return run
 
 
-def _push_to_hub() -> None:
-    provide_generate_metadata()
-    _module("rl_zoo3.push_to_hub")()
+def _with_hub(command: Callable[[], None]) -> Callable[[], None]:
+    """A command on the Hugging Face Hub."""
+
+    def run() -> None:
+        hub.repair()
+        command()
+
+    return run
 
 
 COMMANDS: dict[str, Callable[[], None]] = {
     "train": _train,
-    "enjoy": _with_agent(enjoy),
+    "enjoy": _with_agent(_function("rl_zoo3.enjoy.enjoy")),
     "record_video": _with_agent(_module("rl_zoo3.record_video")),
-    "plot_train": plot_train,
-    "all_plots": all_plots,
-    "plot_from_file": plot_from_file,
-    "push_to_hub": _push_to_hub,
-    "load_from_hub": _module("rl_zoo3.load_from_hub"),
+    "plot_train": _function("rl_zoo3.plots.plot_train"),
+    "all_plots": _function("rl_zoo3.plots.all_plots"),
+    "plot_from_file": _function("rl_zoo3.plots.plot_from_file"),
+    "push_to_hub": _with_hub(_module("rl_zoo3.push_to_hub")),
+    "load_from_hub": _with_hub(_module("rl_zoo3.load_from_hub")),
 }
 
 

@@ -5,6 +5,9 @@ from typing import Any
 import optuna
 from rl_zoo3.hyperparams_opt import convert_offpolicy_params, sample_her_params
 
+#: What the RL Zoo's ``sample_her_params`` suggests.
+HER_PARAMS = ("n_sampled_goal", "goal_selection_strategy")
+
 
 def _sample_shared_params(trial: optuna.Trial, additional_args: dict[str, Any]) -> dict[str, Any]:
     """What LQL and NC-LQL are tuned over alike, in the form that the RL Zoo's off-policy converter takes."""
@@ -23,6 +26,15 @@ def _sample_shared_params(trial: optuna.Trial, additional_args: dict[str, Any]) 
     if additional_args["using_her_replay_buffer"]:
         params = sample_her_params(trial, params, additional_args["her_kwargs"])
     return params
+
+
+def _convert_shared_params(params: dict[str, Any]) -> dict[str, Any]:
+    """The RL Zoo's off-policy converter; those of HER, which it would leave to the constructor, go to the buffer."""
+    hyperparams: dict[str, Any] = convert_offpolicy_params(params)
+    her_kwargs = {key: hyperparams.pop(key) for key in HER_PARAMS if key in hyperparams}
+    if her_kwargs:
+        hyperparams["replay_buffer_kwargs"] = her_kwargs
+    return hyperparams
 
 
 def sample_lql_params(
@@ -48,7 +60,7 @@ def convert_lql_params(params: dict[str, Any]) -> dict[str, Any]:
     :param params: parameters of a trial
     :return: constructor arguments of :class:`~sb3_lql.LQL`
     """
-    hyperparams: dict[str, Any] = convert_offpolicy_params(params)
+    hyperparams = _convert_shared_params(params)
     hyperparams["langevin_step_size"] = (hyperparams.pop("first_step_size"), hyperparams.pop("last_step_size"))
     return hyperparams
 
@@ -78,6 +90,6 @@ def convert_nclql_params(params: dict[str, Any]) -> dict[str, Any]:
     :param params: parameters of a trial
     :return: constructor arguments of :class:`~sb3_lql.NCLQL`
     """
-    hyperparams: dict[str, Any] = convert_offpolicy_params(params)
+    hyperparams = _convert_shared_params(params)
     hyperparams["sigma_min"] = hyperparams["sigma_max"] / hyperparams.pop("sigma_ratio")
     return hyperparams

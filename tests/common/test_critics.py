@@ -13,8 +13,8 @@ from torch import nn
 from sb3_lql.common.activations import value_and_derivative
 from sb3_lql.common.critics import EnsembleCritic, EnsembleLinear, sinusoidal_levels
 
-CLOSED_FORM = [nn.Mish, nn.ReLU, nn.SiLU, nn.Tanh]
-BY_AUTOGRAD = [nn.GELU, nn.ELU, nn.Softplus]
+CLOSED_FORM: list[type[nn.Module]] = [nn.Mish, nn.ReLU, nn.SiLU, nn.Tanh]
+BY_AUTOGRAD: list[type[nn.Module]] = [nn.GELU, nn.ELU, nn.Softplus]
 
 
 def make_critic(obs_dim: int = 5, action_dim: int = 3, **kwargs: Any) -> EnsembleCritic:
@@ -25,7 +25,7 @@ def make_critic(obs_dim: int = 5, action_dim: int = 3, **kwargs: Any) -> Ensembl
         spaces.Box(-1, 1, (action_dim,)),
         features_extractor=FlattenExtractor(observation_space),
         features_dim=obs_dim,
-        **arguments,  # type: ignore[arg-type]
+        **arguments,
     )
 
 

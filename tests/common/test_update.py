@@ -75,7 +75,7 @@ class PlainLearner:
     def regress(self, obs: th.Tensor, actions: th.Tensor, level: th.Tensor, target: th.Tensor) -> None:
         for critic, optimizer in zip(self.critics, self.optimizers, strict=True):
             optimizer.zero_grad()
-            (critic(obs, actions, level) - target).square().mean().backward()  # type: ignore[no-untyped-call]
+            (critic(obs, actions, level) - target).square().mean().backward()
             optimizer.step()
 
 

@@ -1,0 +1,40 @@
+# The verbs are Stable-Baselines3's, and `demo`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Only what stands in pyproject.toml and constraints.txt decides what is installed
+INSTALLED = $(VENV)/.installed
+
+.PHONY: install demo test pytest type lint format check-codestyle commit-checks clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[zoo,dev]"
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/demo.py
+
+test pytest: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses 2
+
+type: $(INSTALLED)
+	$(BIN)/mypy
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --select I --fix
+	$(BIN)/ruff format
+
+check-codestyle: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+commit-checks: format type lint
+
+clean:
+	rm -rf $(VENV) build dist demo logs .mypy_cache .pytest_cache .ruff_cache
