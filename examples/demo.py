@@ -53,7 +53,7 @@ def zoo(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
 def train(n_timesteps: int, output: Path) -> Path:
     """Train as ``sb3-lql train --env Reacher-v5`` does, but with a shorter warm-up; return the run's folder."""
     zoo(
-        *("train", "--env", ENV_ID, "--folder", str(output), "--n-timesteps", str(n_timesteps), "--seed", "0"),
+        *("train", "--env", ENV_ID, "-f", str(output), "--n-timesteps", str(n_timesteps), "--seed", "0"),
         *("--eval-freq", "2500", "--eval-episodes", "10", "--progress", "--verbose", "0", "--log-interval", "-2"),
         *("-params", f"learning_starts:{WARM_UP_STEPS}"),
     )
@@ -107,7 +107,7 @@ def record_video(output: Path) -> str:
     headless = {} if os.environ.get("DISPLAY") else {"MUJOCO_GL": "egl"}
     try:
         zoo(
-            *("record_video", "--env", ENV_ID, "--folder", str(output), "--n-timesteps", "250"),
+            *("record_video", "--env", ENV_ID, "-f", str(output), "--n-timesteps", "250"),
             *("--output-folder", str(output / "video")),
             env=headless | os.environ,
             capture_output=True,

@@ -1,14 +1,15 @@
 """Settings and fixtures of the whole suite."""
 
+import os
 from typing import Any
 
+# Before torch is imported, and for the commands that tests run: with nets this small, threads would only wait for each
+# other and for the other workers of pytest-xdist
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
-import torch as th
 
 from sb3_lql import LQL, NCLQL
-
-# The nets of the tests are tiny: threads would only wait for each other, and for the other workers of pytest-xdist
-th.set_num_threads(1)
 
 
 @pytest.fixture(params=[LQL, NCLQL], ids=["LQL", "NCLQL"])

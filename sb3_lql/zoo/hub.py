@@ -37,9 +37,10 @@ def _load_from_hub(repo_id: str, filename: str) -> str:
         raise HTTPError(str(error)) from error
 
 
-def _save_metadata(card: Path | str, metadata: dict[str, Any]) -> None:
+def _save_metadata(local_path: str | Path, data: dict[str, Any]) -> None:
     """The commands on the RL Zoo's model card do not know our algorithms; ours do."""
-    text = Path(card).read_text(encoding="utf-8")
+    card = Path(local_path)
+    text = card.read_text(encoding="utf-8")
     text = text.replace("python -m rl_zoo3.", "sb3-lql ").replace("pip install rl_zoo3", "pip install sb3_lql[zoo]")
-    Path(card).write_text(text, encoding="utf-8")
-    save_metadata(card, metadata)
+    card.write_text(text, encoding="utf-8")
+    save_metadata(card, data)

@@ -146,7 +146,7 @@ def test_unnormalised_chain_has_the_boltzmann_law_of_a_quadratic_q() -> None:
 @pytest.mark.parametrize("overflow", [dict(sigma_max=1e30, sigma_min=1e-30), dict(inverse_temperature=1e39)])
 def test_steps_that_overflow_are_refused(overflow: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="inverse_temperature"):
-        NCLQL("MlpPolicy", "Pendulum-v1", buffer_size=10, **overflow)
+        NCLQL("MlpPolicy", "Pendulum-v1", buffer_size=10, **overflow)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("draws", [dict(noise=th.zeros(20, 1, 1)), dict(initial_actions=th.zeros(1))])
