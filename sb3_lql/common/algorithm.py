@@ -67,6 +67,7 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
     policy: LangevinPolicy
     critic: EnsembleCritic
     critic_target: EnsembleCritic
+    _learning_starts_shift = 0
 
     def __init__(
         self,
@@ -128,7 +129,8 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
         """
         return {}
 
-    # The temperature may be changed at any time: it is the sampler's, and is saved with the algorithm's attributes
+    # Two attributes that are more than a value. What the user set is stored under their own names, where SB3's save
+    # and load look for them
 
     @property
     def inverse_temperature(self) -> float:
@@ -138,9 +140,20 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
 
     @inverse_temperature.setter
     def inverse_temperature(self, value: float) -> None:
-        self.__dict__["inverse_temperature"] = check_positive("inverse_temperature", value)
+        value = check_positive("inverse_temperature", value)
         if getattr(self, "policy", None) is not None:
-            self.policy.sampler.inverse_temperature = self.inverse_temperature
+            self.policy.sampler.inverse_temperature = value
+        self.__dict__["inverse_temperature"] = value
+
+    @property
+    def learning_starts(self) -> int:
+        """Steps before the first update; while a trained model goes on learning, those that it still waits for."""
+        value: int = self.__dict__["learning_starts"] + self._learning_starts_shift
+        return value
+
+    @learning_starts.setter
+    def learning_starts(self, value: int) -> None:
+        self.__dict__["learning_starts"] = value
 
     def _check_arguments(self) -> None:
         """
@@ -198,6 +211,7 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
         :raises ValueError: if a loss was not finite; the parameters are those before that update
         """
         assert self.replay_buffer is not None
+        check_number("learning_rate", self.lr_schedule(self._current_progress_remaining), low=0.0)
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
 
@@ -296,12 +310,12 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
     @contextmanager
     def _without_second_warm_up(self, reset_num_timesteps: bool) -> Iterator[None]:
         """Count the stored transitions as warm-up while a trained model goes on learning."""
-        learning_starts = self.learning_starts
         if self._n_updates > 0:
             buffer = self.replay_buffer
             assert buffer is not None
-            missing = 0 if buffer.full else max(learning_starts - buffer.size() * buffer.n_envs, 0)
-            self.learning_starts = missing if reset_num_timesteps else self.num_timesteps + missing
+            missing = 0 if buffer.full else max(self.learning_starts - buffer.size() * buffer.n_envs, 0)
+            first_update = missing if reset_num_timesteps else self.num_timesteps + missing
+            self._learning_starts_shift = first_update - self.learning_starts
             if self.verbose >= 1:
                 print(  # noqa: T201
                     f"Continuing after {self._n_updates} updates: no random warm-up; updates go on after {missing} "
@@ -310,7 +324,7 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
         try:
             yield
         finally:
-            self.learning_starts = learning_starts
+            self._learning_starts_shift = 0
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
@@ -326,11 +340,14 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
         :param observation: one observation or a batch, as for ``predict``
         :param action: as many actions, within the action space's own bounds
         :return: Q of shape (batch,), or of shape () for one observation
-        :raises ValueError: if there are not as many actions as observations
+        :raises ValueError: if an action has another shape, or there are not as many as observations
         """
         self.policy.set_training_mode(False)
         obs, vectorized = self.policy.obs_to_tensor(observation)
-        scaled = self.policy.scale_action(np.asarray(action).reshape(-1, *self.policy.action_space.shape))
+        action, shape = np.asarray(action), self.policy.action_space.shape
+        if action.shape not in (shape, (len(action), *shape)):
+            raise ValueError(f"action has shape {action.shape}: pass {shape}, or (batch, *{shape}).")
+        scaled = self.policy.scale_action(action.reshape(-1, *shape))
         actions = th.as_tensor(scaled.reshape(len(scaled), -1), device=self.device)
         with th.no_grad():
             features = self.critic.features(obs)
@@ -354,6 +371,7 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
             "_batch_norm_stats",
             "_batch_norm_stats_target",
             "_guard",
+            "_learning_starts_shift",
             "_statistics",
         ]
 

@@ -183,6 +183,7 @@ class EnsembleCritic(BaseModel):
         state_weight, action_weight, level_weight = th.split(first.weight, self.input_parts, dim=1)
         from_state = th.baddbmm(first.bias, features.expand(self.n_critics, -1, -1), state_weight)
         from_level = None if self.level_encoder is None else th.bmm(self.level_encoder(), level_weight)
+        weights = [action_weight, *(layer.weight for layer in hidden)]
 
         def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
             constant = from_state if from_level is None else from_state + from_level[:, noise_level, None]
@@ -193,11 +194,11 @@ class EnsembleCritic(BaseModel):
                 slopes.append(slope)
                 if layer is not hidden[-1]:  # the Q-value itself is not needed
                     x = layer(value)
-            # Backwards from dQ/dQ = 1, through the weights and slopes, to the action
-            backward = th.ones_like(x[..., :1])
-            for layer, slope in zip(reversed(hidden), reversed(slopes), strict=True):
-                backward = th.bmm(backward, layer.weight.mT).mul_(slope)
-            return th.bmm(backward, action_weight.mT).sum(dim=0)
+            # Backwards from dQ/dx of the last layer, which is its weight, through slopes and weights to the action
+            backward = weights[-1].mT
+            for slope, weight in zip(reversed(slopes), reversed(weights[:-1]), strict=True):
+                backward = th.bmm(backward * slope, weight.mT)
+            return backward.sum(dim=0).expand(len(actions), -1)
 
         return gradient
 

@@ -76,19 +76,28 @@ class LangevinSampler(nn.Module):
         super().__init__()
         self.n_steps = n_steps
         self.noise_conditioned = sigmas is not None
-        self.inverse_temperature = inverse_temperature
         self.normalize_score = normalize_score
         # Derived from the constructor's arguments: they follow the policy to its device, but are not weights
         self.register_buffer("step_sizes", step_sizes, persistent=False)
         self.register_buffer("sigmas", th.zeros_like(step_sizes) if sigmas is None else sigmas, persistent=False)
         # The same numbers as floats, so that a chain never waits for a device
         self._step_sizes: list[float] = step_sizes.tolist()
-        longest_drift = 0.5 * max(self._step_sizes) * inverse_temperature
+        self.inverse_temperature = inverse_temperature
+
+    @property
+    def inverse_temperature(self) -> float:
+        """``w`` in the target density exp(w * Q); it may be changed at any time."""
+        return self._inverse_temperature
+
+    @inverse_temperature.setter
+    def inverse_temperature(self, value: float) -> None:
+        longest_drift = 0.5 * max(self._step_sizes) * value
         if not longest_drift <= th.finfo(th.float32).max:
             raise ValueError(
-                f"The longest Langevin step, step_size / 2 * inverse_temperature = {longest_drift}, is not a float32 "
-                "number: lower inverse_temperature, langevin_step_size or sigma_max / sigma_min."
+                f"inverse_temperature={value} makes the longest Langevin step, alpha / 2 * w = {longest_drift}, overflow "
+                "float32: lower inverse_temperature, langevin_step_size or sigma_max / sigma_min."
             )
+        self._inverse_temperature = value
 
     @property
     def n_levels(self) -> int:
