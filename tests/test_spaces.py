@@ -93,7 +93,9 @@ def test_actions_fill_the_whole_box(algorithm: Any, tiny: dict[str, Any]) -> Non
         (spaces.Box(-np.inf, np.inf, (2,)), "unbounded"),
         (spaces.Box(np.array([-np.inf, -1.0], np.float32), np.ones(2, np.float32)), "unbounded"),
         (spaces.Box(-3, 3, (2,), np.int64), "int64"),
-        (spaces.Box(np.zeros(2, np.float32), np.array([0.0, 1.0], np.float32)), "low >= high"),
+        (spaces.Box(np.zeros(2, np.float32), np.array([0.0, 1.0], np.float32)), "no room"),
+        (spaces.Box(np.zeros(1), np.array([5e-324]), dtype=np.float64), "no room"),
+        (spaces.Box(-1.0, 1.0, (0,)), "no coordinates"),
     ],
     ids=str,
 )

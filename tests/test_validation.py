@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -211,3 +212,30 @@ def test_an_attribute_has_the_name_of_its_argument(algorithm: Any) -> None:
     model = build(algorithm)
     own = inspect.signature(algorithm).parameters.keys() - {"policy_kwargs", "stats_window_size", "_init_setup_model"}
     assert not {name for name in own if not hasattr(model, name)}
+
+
+def parameters_of(algorithm: type) -> dict[str, str]:
+    """What the docstring says of each argument."""
+    entries = re.findall(r":param (\w+): (.*?)(?=\n    :)", algorithm.__doc__ or "", flags=re.DOTALL)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def test_both_algorithms_document_every_argument_and_the_shared_ones_alike() -> None:
+    documented = {model_class: parameters_of(model_class) for model_class in (LQL, NCLQL)}
+    for model_class, entries in documented.items():
+        assert list(entries) == list(inspect.signature(model_class).parameters)
+    of_their_own = {"langevin_step_size", "n_langevin_steps", "normalize_score"}
+    for name in documented[LQL].keys() - of_their_own:
+        assert documented[LQL][name] == documented[NCLQL][name]
+
+
+def test_use_sde_is_refused_by_load_too(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
+    algorithm("MlpPolicy", "Pendulum-v1", **tiny).save(tmp_path / "model")
+    with pytest.raises(ValueError, match="use_sde"):
+        algorithm.load(tmp_path / "model", use_sde=True)
+
+
+@pytest.mark.parametrize("name", ["sampler", "n_action_samples", "use_sde"])
+def test_policy_kwargs_do_not_take_what_the_algorithm_sets(algorithm: Any, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        algorithm("MlpPolicy", "Pendulum-v1", policy_kwargs={name: None})

@@ -106,3 +106,9 @@ def test_q_value_refuses_different_numbers(model: Any, n_observations: int, n_ac
 def test_q_value_refuses_two_actions_for_a_single_observation(model: Any) -> None:
     with pytest.raises(ValueError, match="2 actions for 1 observations"):
         model.q_value(np.zeros(2), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("action", [[4.1, 0.0], [0.0, np.nan]])
+def test_q_value_refuses_actions_out_of_bounds(model: Any, action: list[float]) -> None:
+    with pytest.raises(ValueError, match="outside"):
+        model.q_value(np.zeros(2), np.array(action))

@@ -1,45 +1,39 @@
 """The one off-policy loop of LQL and NC-LQL."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
-from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import (
     DictReplayBufferSamples,
     GymEnv,
-    MaybeCallback,
     ReplayBufferSamples,
     Schedule,
 )
-from stable_baselines3.common.utils import get_parameters_by_name, polyak_update
+from stable_baselines3.common.utils import get_parameters_by_name, polyak_update, update_learning_rate
 from torch.nn import functional as F
 
 from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.guard import StepGuard
 from sb3_lql.common.langevin import LangevinSampler
 from sb3_lql.common.policies import CnnPolicy, LangevinPolicy, MlpPolicy, MultiInputPolicy
+from sb3_lql.common.resuming import ResumableAlgorithm
 from sb3_lql.common.statistics import RunningMeans
 from sb3_lql.common.validation import (
     check_action_space,
     check_count,
     check_flag,
-    check_number,
+    check_off_policy_arguments,
     check_positive,
-    check_train_freq,
 )
 
-SelfLangevinAlgorithm = TypeVar("SelfLangevinAlgorithm", bound="LangevinAlgorithm")
 
-
-class LangevinAlgorithm(OffPolicyAlgorithm):
+class LangevinAlgorithm(ResumableAlgorithm):
     """
     Off-policy TD learning of a critic whose Langevin chain is the policy.
 
@@ -67,7 +61,7 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
     policy: LangevinPolicy
     critic: EnsembleCritic
     critic_target: EnsembleCritic
-    _learning_starts_shift = 0
+    action_space: spaces.Box
 
     def __init__(
         self,
@@ -87,17 +81,13 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
         if env is not None:
             env = maybe_make_env(env, off_policy_kwargs.get("verbose", 0))
             check_action_space(env.action_space)
-        if use_sde:
-            raise ValueError(
-                "use_sde=True is not supported: gSDE perturbs the weights of an actor, and there is no actor. Leave it "
-                "out; the chain's own noise explores, and action_noise can add to it."
-            )
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
             learning_rate,
-            support_multi_env=True,
+            use_sde=use_sde,
             sde_support=False,
+            support_multi_env=True,
             **off_policy_kwargs,
         )
         self.inverse_temperature = inverse_temperature
@@ -129,7 +119,7 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
         """
         return {}
 
-    # Two attributes that are more than a value. What the user set is stored under their own names, where SB3's save
+    # Two settings of the policy may be changed at any time. They are stored under their own names, where SB3's save
     # and load look for them
 
     @property
@@ -141,47 +131,44 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
     @inverse_temperature.setter
     def inverse_temperature(self, value: float) -> None:
         value = check_positive("inverse_temperature", value)
-        if getattr(self, "policy", None) is not None:
+        if hasattr(self, "policy"):
             self.policy.sampler.inverse_temperature = value
         self.__dict__["inverse_temperature"] = value
 
     @property
-    def learning_starts(self) -> int:
-        """Steps before the first update; while a trained model goes on learning, those that it still waits for."""
-        value: int = self.__dict__["learning_starts"] + self._learning_starts_shift
+    def n_action_samples(self) -> int:
+        """Chains per action when acting."""
+        value: int = self.__dict__["n_action_samples"]
         return value
 
-    @learning_starts.setter
-    def learning_starts(self, value: int) -> None:
-        self.__dict__["learning_starts"] = value
+    @n_action_samples.setter
+    def n_action_samples(self, value: int) -> None:
+        value = check_count("n_action_samples", value)
+        if hasattr(self, "policy"):
+            self.policy.n_action_samples = value
+        self.__dict__["n_action_samples"] = value
 
     def _check_arguments(self) -> None:
         """
-        Refuse bad values now rather than as a NaN an hour later; also those passed to ``load``.
+        Refuse bad values now rather than as a NaN an hour later: at construction, and those set later or by ``load``.
 
         :raises ValueError: for values out of range
         :raises TypeError: for values of the wrong type
         """
-        learning_rate = self.learning_rate(1.0) if callable(self.learning_rate) else self.learning_rate
-        check_number("learning_rate", learning_rate, low=0.0)
-        check_count("buffer_size", self.buffer_size)
-        check_number("learning_starts", self.learning_starts, low=0)
-        check_count("batch_size", self.batch_size)
-        check_number("tau", self.tau, low=0.0, high=1.0)
-        check_number("gamma", self.gamma, low=0.0, high=1.0)
-        check_train_freq(self.train_freq, n_envs=1 if self.env is None else self.env.num_envs)
-        check_count("gradient_steps", self.gradient_steps, low=-1)
-        check_count("n_steps", self.n_steps)
+        check_off_policy_arguments(self)
         check_positive("inverse_temperature", self.inverse_temperature)
         check_count("n_langevin_steps", self.n_langevin_steps)
         check_flag("normalize_score", self.normalize_score)
         check_positive("reward_scale", self.reward_scale)
         check_count("target_update_interval", self.target_update_interval)
         check_count("n_action_samples", self.n_action_samples)
-        if self.policy_kwargs.get("use_sde"):
-            raise ValueError("policy_kwargs={'use_sde': True} is not supported: there is no actor. Leave it out.")
-        if self.n_steps > 1 and isinstance(self.observation_space, spaces.Dict) and self.replay_buffer_class is None:
-            raise ValueError(f"n_steps={self.n_steps} needs SB3's NStepReplayBuffer, which takes no Dict observations.")
+        if self.use_sde or "use_sde" in self.policy_kwargs:
+            raise ValueError(
+                "use_sde=True is not supported: gSDE perturbs the weights of an actor, and there is no actor. Leave it "
+                "out; the chain's own noise explores, and action_noise can add to it."
+            )
+        for name in {"sampler", "n_action_samples"} & self.policy_kwargs.keys():
+            raise ValueError(f"policy_kwargs[{name!r}] is the algorithm's to set: pass its own arguments instead.")
 
     def _setup_model(self) -> None:
         self._check_arguments()
@@ -194,7 +181,6 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
         finally:
             self.policy_kwargs = user_kwargs
         self._create_aliases()
-        self._guard = StepGuard(self.device)
         self._statistics = RunningMeans()
 
     def _create_aliases(self) -> None:
@@ -206,24 +192,32 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """
+        Update critics and targets on minibatches from the replay buffer.
+
         :param gradient_steps: number of updates
         :param batch_size: transitions per update
-        :raises ValueError: if a loss was not finite; the parameters are those before that update
+        :raises ValueError: if a loss or its gradient was not finite, after which no step was taken
         """
         assert self.replay_buffer is not None
-        check_number("learning_rate", self.lr_schedule(self._current_progress_remaining), low=0.0)
+        self._check_arguments()
         self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
+        learning_rate = self.lr_schedule(self._current_progress_remaining)
+        update_learning_rate(self.policy.optimizer, learning_rate)
+        self._guard = StepGuard(self.device)
 
         for _ in range(gradient_steps):
             replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             self._n_updates += 1
+            batch_norm_stats = [stat.clone() for stat in self._batch_norm_stats]
             self._statistics.add(self._update(replay_data))
+            for stat, before in zip(self._batch_norm_stats, batch_norm_stats, strict=True):
+                stat.copy_(th.where(self._guard.healthy > 0, stat, before))
             if self._n_updates % self.target_update_interval == 0:
                 self._update_target()
 
         self._guard.check()
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self._logger.record("train/learning_rate", learning_rate)
+        self._logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def _update(self, replay_data: ReplayBufferSamples | DictReplayBufferSamples) -> dict[str, th.Tensor]:
         """
@@ -273,80 +267,25 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
             target.lerp_(parameter, tau)
         polyak_update(self._batch_norm_stats, self._batch_norm_stats_target, 1.0)
 
-    def learn(
-        self: SelfLangevinAlgorithm,
-        total_timesteps: float,
-        callback: MaybeCallback = None,
-        log_interval: int | None = 4,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfLangevinAlgorithm:
-        """
-        SB3's ``learn``. A model that was trained before acts with its critic from the first step on: there is no
-        second random warm-up, only as many transitions are collected first as ``learning_starts`` still misses in the
-        replay buffer.
-
-        :param total_timesteps: environment steps, an integer or a float such as 5e6
-        :param callback: called at every step
-        :param log_interval: episodes between two logs; ``None`` for none
-        :param tb_log_name: name of the run, by default that of the algorithm
-        :param reset_num_timesteps: start counting steps at zero
-        :param progress_bar: show one
-        :return: itself
-        :raises ValueError: if ``total_timesteps`` is negative or not finite, or if a loss was not finite
-        """
-        total_timesteps = int(check_number("total_timesteps", total_timesteps, low=0))
-        with self._without_second_warm_up(reset_num_timesteps):
-            return super().learn(
-                total_timesteps=total_timesteps,
-                callback=callback,
-                log_interval=log_interval,  # type: ignore[arg-type]
-                tb_log_name=tb_log_name or type(self).__name__,
-                reset_num_timesteps=reset_num_timesteps,
-                progress_bar=progress_bar,
-            )
-
-    @contextmanager
-    def _without_second_warm_up(self, reset_num_timesteps: bool) -> Iterator[None]:
-        """Count the stored transitions as warm-up while a trained model goes on learning."""
-        if self._n_updates > 0:
-            buffer = self.replay_buffer
-            assert buffer is not None
-            missing = 0 if buffer.full else max(self.learning_starts - buffer.size() * buffer.n_envs, 0)
-            first_update = missing if reset_num_timesteps else self.num_timesteps + missing
-            self._learning_starts_shift = first_update - self.learning_starts
-            if self.verbose >= 1:
-                print(  # noqa: T201
-                    f"Continuing after {self._n_updates} updates: no random warm-up; updates go on after {missing} "
-                    "steps of the policy, which the replay buffer still misses."
-                )
-        try:
-            yield
-        finally:
-            self._learning_starts_shift = 0
-
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        warm_up = 0 if self._n_updates > 0 else learning_starts
-        return super()._sample_action(warm_up, action_noise, n_envs)
-
     def q_value(self, observation: np.ndarray | dict[str, np.ndarray], action: np.ndarray) -> np.ndarray:
         """
-        What the critics think of an action: the smallest of them, at the last noise level, in the units of the
-        environment's discounted return (``reward_scale`` is divided out).
+        What the critics think of an action: the smallest of them, at the last noise level.
 
-        :param observation: one observation or a batch, as for ``predict``
+        ``reward_scale`` is divided out: the unit is that of the discounted return, of normalised rewards where
+        ``VecNormalize`` normalises them.
+
+        :param observation: one observation or a batch, as for ``predict``: normalised, if the model was trained so
         :param action: as many actions, within the action space's own bounds
         :return: Q of shape (batch,), or of shape () for one observation
-        :raises ValueError: if an action has another shape, or there are not as many as observations
+        :raises ValueError: if actions have another shape, lie out of bounds, or are not as many as observations
         """
         self.policy.set_training_mode(False)
         obs, vectorized = self.policy.obs_to_tensor(observation)
         action, shape = np.asarray(action), self.policy.action_space.shape
-        if action.shape not in (shape, (len(action), *shape)):
+        if action.shape not in (shape, action.shape[:1] + shape):
             raise ValueError(f"action has shape {action.shape}: pass {shape}, or (batch, *{shape}).")
+        if not ((self.action_space.low <= action) & (action <= self.action_space.high)).all():
+            raise ValueError(f"action={action} lies outside {self.action_space}: pass actions within its bounds.")
         scaled = self.policy.scale_action(action.reshape(-1, *shape))
         actions = th.as_tensor(scaled.reshape(len(scaled), -1), device=self.device)
         with th.no_grad():
@@ -357,11 +296,12 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
         result: np.ndarray = q_values.cpu().numpy()
         return result if vectorized else result.squeeze(0)
 
-    def dump_logs(self) -> None:
-        """Write the log, with the means of what was computed since the last one."""
+    @property
+    def logger(self) -> Logger:
+        """The logger. Whoever asks for it finds in it the means of what was computed since it was last asked for."""
         for name, value in self._statistics.collect().items():
-            self.logger.record(f"train/{name}", value)
-        super().dump_logs()
+            self._logger.record(f"train/{name}", value)
+        return self._logger
 
     def _excluded_save_params(self) -> list[str]:
         return [
@@ -371,7 +311,6 @@ class LangevinAlgorithm(OffPolicyAlgorithm):
             "_batch_norm_stats",
             "_batch_norm_stats_target",
             "_guard",
-            "_learning_starts_shift",
             "_statistics",
         ]
 

@@ -2,7 +2,7 @@
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch as th
 from gymnasium import spaces
@@ -156,11 +156,18 @@ class EnsembleCritic(BaseModel):
     def q_values(
         self, features: th.Tensor, actions: th.Tensor, noise_level: th.Tensor | int | None = None
     ) -> th.Tensor:
-        """The same as :meth:`forward`, from features of shape (batch, features_dim)."""
+        """
+        The same as :meth:`forward`, from features.
+
+        :param features: shape (batch, features_dim)
+        :param actions: actions in [-1, 1], shape (batch, action_dim)
+        :param noise_level: as in :meth:`forward`
+        :return: Q-values, shape (n_critics, batch, 1)
+        """
         inputs = th.cat([features, actions], dim=1).expand(self.n_critics, -1, -1)
         embedding = self._embed(noise_level, batch_size=len(actions))
         x = inputs if embedding is None else th.cat([inputs, embedding], dim=2)
-        for layer, activation in zip(self.layers, self.activations, strict=False):
+        for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
             x = activation(layer(x))
         q_values: th.Tensor = self.layers[-1](x)
         return q_values
@@ -179,7 +186,7 @@ class EnsembleCritic(BaseModel):
         if any(derivative is None for derivative in derivatives):
             return self._autograd_action_gradient(features)
 
-        first, *hidden = self._linear_layers()
+        first, *hidden = cast(list[EnsembleLinear], list(self.layers))
         state_weight, action_weight, level_weight = th.split(first.weight, self.input_parts, dim=1)
         from_state = th.baddbmm(first.bias, features.expand(self.n_critics, -1, -1), state_weight)
         from_level = None if self.level_encoder is None else th.bmm(self.level_encoder(), level_weight)
@@ -210,9 +217,6 @@ class EnsembleCritic(BaseModel):
             return result
 
         return gradient
-
-    def _linear_layers(self) -> list[EnsembleLinear]:
-        return [layer for layer in self.layers if isinstance(layer, EnsembleLinear)]
 
     def _embed(self, noise_level: th.Tensor | int | None, batch_size: int) -> th.Tensor | None:
         """:return: embeddings of shape (n_critics, batch, 16), or ``None`` without noise conditioning"""

@@ -7,7 +7,7 @@ import torch as th
 
 class StepGuard:
     """
-    Takes optimiser steps until a loss or its gradient is not finite, and none from there on.
+    Takes the optimiser steps of one call to ``train``, until a loss or its gradient is not finite, and none after.
 
     A fused optimiser skips steps on the device, by the mechanism that loss scaling uses: nothing waits for the device
     until :meth:`check`. For any other optimiser each step waits for its own loss.
@@ -16,7 +16,7 @@ class StepGuard:
     """
 
     def __init__(self, device: th.device) -> None:
-        #: 1 while every loss since the last check was finite, then 0; shape ().
+        #: 1 while every loss was finite, then 0; shape ().
         self.healthy = th.ones((), device=device)
         self._outcomes: list[tuple[str, int, th.Tensor]] = []
 
@@ -35,27 +35,24 @@ class StepGuard:
         outcome = th.stack([loss.detach(), th.nn.utils.get_total_norm(gradients)])
         self._outcomes.append((name, update, outcome))
         self.healthy = self.healthy * outcome.isfinite().all()
-        if optimizer.defaults.get("fused"):
-            optimizer.grad_scale, optimizer.found_inf = None, 1.0 - self.healthy  # type: ignore[attr-defined]
-            optimizer.step()
-        elif self.healthy:
+        fused = all(group.get("fused") for group in optimizer.param_groups)
+        optimizer.grad_scale, optimizer.found_inf = None, 1.0 - self.healthy if fused else None  # type: ignore[attr-defined]
+        if fused or self.healthy:
             optimizer.step()
 
     def check(self) -> None:
         """
-        Look at the losses since the last check; afterwards steps are taken again.
+        Look at the losses, which is the only transfer from the device.
 
         :raises ValueError: naming the first that was not finite
         """
-        outcomes, self._outcomes = self._outcomes, []
-        self.healthy = th.ones_like(self.healthy)
-        if not outcomes:
+        if not self._outcomes:
             return
-        values = th.stack([outcome for *_, outcome in outcomes]).tolist()  # the only transfer from the device
-        for (name, update, _), (loss, norm) in zip(outcomes, values, strict=True):
+        values = th.stack([outcome for *_, outcome in self._outcomes]).tolist()
+        for (name, update, _), (loss, norm) in zip(self._outcomes, values, strict=True):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise ValueError(
-                    f"Training stopped: at update {update} {name} was {loss} with a gradient of norm {norm}. No "
-                    "update was applied since: the model holds the last good parameters. Look for non-finite or huge "
+                    f"Training stopped: at update {update} {name} was {loss} with a gradient of norm {norm}. That "
+                    "step was not taken: the model holds the last good parameters. Look for non-finite or huge "
                     "observations and rewards, normalise them (VecNormalize), or lower the learning rate."
                 )

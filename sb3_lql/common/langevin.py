@@ -21,10 +21,9 @@ def geometric_schedule(first: float, last: float, length: int) -> th.Tensor:
     :param first: first value, positive
     :param last: last value, positive
     :param length: number of values
-    :return: float32 tensor of shape (length,)
+    :return: float64 tensor of shape (length,)
     """
-    values = np.geomspace(first, last, length) if length > 1 else np.array([last])
-    return th.as_tensor(values, dtype=th.float32)
+    return th.as_tensor(np.geomspace(first, last, length) if length > 1 else [last], dtype=th.float64)
 
 
 def annealed_step_sizes(step_size: float, sigmas: th.Tensor) -> th.Tensor:
@@ -33,9 +32,9 @@ def annealed_step_sizes(step_size: float, sigmas: th.Tensor) -> th.Tensor:
 
     :param step_size: ``eps``, the step size of the last level
     :param sigmas: noise scales, shape (n_levels,)
-    :return: float32 tensor of shape (n_levels,)
+    :return: tensor of shape (n_levels,)
     """
-    return (step_size * (sigmas.double() / sigmas[-1].double()).square()).float()
+    return step_size * (sigmas / sigmas[-1]).square()
 
 
 class LangevinChain(NamedTuple):
@@ -78,9 +77,10 @@ class LangevinSampler(nn.Module):
         self.noise_conditioned = sigmas is not None
         self.normalize_score = normalize_score
         # Derived from the constructor's arguments: they follow the policy to its device, but are not weights
-        self.register_buffer("step_sizes", step_sizes, persistent=False)
-        self.register_buffer("sigmas", th.zeros_like(step_sizes) if sigmas is None else sigmas, persistent=False)
-        # The same numbers as floats, so that a chain never waits for a device
+        sigmas = th.zeros_like(step_sizes) if sigmas is None else sigmas
+        self.register_buffer("step_sizes", step_sizes.float(), persistent=False)
+        self.register_buffer("sigmas", sigmas.float(), persistent=False)
+        # The same step sizes as floats, so that a chain never waits for a device
         self._step_sizes: list[float] = step_sizes.tolist()
         self.inverse_temperature = inverse_temperature
 
@@ -94,8 +94,8 @@ class LangevinSampler(nn.Module):
         longest_drift = 0.5 * max(self._step_sizes) * value
         if not longest_drift <= th.finfo(th.float32).max:
             raise ValueError(
-                f"inverse_temperature={value} makes the longest Langevin step, alpha / 2 * w = {longest_drift}, overflow "
-                "float32: lower inverse_temperature, langevin_step_size or sigma_max / sigma_min."
+                f"inverse_temperature={value} makes the longest Langevin step, alpha / 2 * w = {longest_drift}, "
+                "overflow float32: lower inverse_temperature, langevin_step_size or sigma_max / sigma_min."
             )
         self._inverse_temperature = value
 

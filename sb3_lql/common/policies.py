@@ -1,5 +1,6 @@
 """The actor-free policy: a critic, its target and a Langevin sampler."""
 
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 
 from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.langevin import LangevinChain, LangevinSampler
+from sb3_lql.common.scaling import scale_from_unit, scale_to_unit
 from sb3_lql.common.validation import check_count
 
 
@@ -44,7 +46,6 @@ class LangevinPolicy(BasePolicy):
     action_space: spaces.Box
     critic: EnsembleCritic
     critic_target: EnsembleCritic
-    deterministic_starts: th.Tensor
 
     def __init__(
         self,
@@ -72,6 +73,8 @@ class LangevinPolicy(BasePolicy):
             optimizer_kwargs=_with_fused_step(optimizer_class, optimizer_kwargs),
             squash_output=True,
         )
+        if isinstance(activation_fn, nn.Module):
+            raise TypeError(f"activation_fn={activation_fn!r} is a module: pass its class, {type(activation_fn)}.")
         self.net_arch = _critic_arch(net_arch)
         self.activation_fn = activation_fn
         self.n_critics = check_count("n_critics", n_critics)
@@ -87,11 +90,6 @@ class LangevinPolicy(BasePolicy):
             lr=lr_schedule(1),  # type: ignore[call-arg]
             **self.optimizer_kwargs,
         )
-
-        # Fixed, well spread and, for a single chain, the centre of the box: the second point of a Sobol sequence is
-        sobol = th.quasirandom.SobolEngine(self.action_dim)  # type: ignore[no-untyped-call]
-        starts = 2.0 * sobol.draw(self.n_action_samples + 1)[1:] - 1.0
-        self.register_buffer("deterministic_starts", starts, persistent=False)
 
     @property
     def action_dim(self) -> int:
@@ -171,12 +169,14 @@ class LangevinPolicy(BasePolicy):
             return self._best_of_samples(features, self.run_chain(features).actions)
         # One row at a time: the last bit of a matrix product depends on the size of the batch, and a chain of
         # normalised scores can turn the last bit into another corner of the box
-        return th.cat([self._predict_row(row) for row in _rows(observation)])
+        actions = [self._predict_row(row) for row in _rows(observation)]
+        return th.cat(actions) if actions else th.empty(0, self.action_dim, device=self.device)
 
     def _predict_row(self, observation: PyTorchObs) -> th.Tensor:
         """The best of the noise-free chains for one observation, shape (1, action_dim)."""
         features = self.critic.features(observation).repeat_interleave(self.n_action_samples, dim=0)
-        chain: LangevinChain = self.sampler(self.critic.action_gradient(features), self.deterministic_starts, None)
+        starts = _fixed_starts(self.n_action_samples, self.action_dim).to(features.device)
+        chain: LangevinChain = self.sampler(self.critic.action_gradient(features), starts, None)
         return self._best_of_samples(features, chain.actions)
 
     def _best_of_samples(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
@@ -197,26 +197,14 @@ class LangevinPolicy(BasePolicy):
         :param action: actions within the space's bounds, shape (..., *action_shape)
         :return: actions in [-1, 1], float32
         """
-        middle, half_range = self._action_affine()
-        scaled_action: np.ndarray = np.clip((action - middle) / half_range, -1.0, 1.0).astype(np.float32)
-        return scaled_action
+        return scale_to_unit(action, self.action_space)
 
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
         """
         :param scaled_action: actions in [-1, 1], shape (..., *action_shape)
         :return: actions within the space's bounds, of its dtype
         """
-        middle, half_range = self._action_affine()
-        low, high = self.action_space.low, self.action_space.high
-        action: np.ndarray = np.clip(middle + half_range * scaled_action, low, high).astype(self.action_space.dtype)
-        return action
-
-    def _action_affine(self) -> tuple[np.ndarray, np.ndarray]:
-        """Middle and half range of the box: in float64 and halved first, so that no bounds overflow."""
-        half_low, half_high = (
-            0.5 * bound.astype(np.float64) for bound in (self.action_space.low, self.action_space.high)
-        )
-        return half_high + half_low, half_high - half_low
+        return scale_from_unit(scaled_action, self.action_space)
 
     def set_training_mode(self, mode: bool) -> None:
         """
@@ -257,6 +245,16 @@ class MultiInputPolicy(LangevinPolicy):
     default_features_extractor_class = CombinedExtractor
 
 
+@lru_cache
+def _fixed_starts(n_starts: int, action_dim: int) -> th.Tensor:
+    """Well spread points of [-1, 1]^d, of which the first is the centre, as the second of a Sobol sequence is."""
+    if n_starts == 1:
+        return th.zeros(1, action_dim)
+    sobol = th.quasirandom.SobolEngine(action_dim)  # type: ignore[no-untyped-call]
+    points: th.Tensor = 2.0 * sobol.draw(n_starts + 1)[1:] - 1.0
+    return points
+
+
 def _check_shape(name: str, tensor: th.Tensor | None, shape: tuple[int, ...]) -> None:
     if tensor is not None and tuple(tensor.shape) != shape:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}: pass one of shape {shape}.")
@@ -286,6 +284,6 @@ def _with_fused_step(optimizer_class: type[th.optim.Optimizer], kwargs: dict[str
 def _rows(observation: PyTorchObs) -> list[PyTorchObs]:
     """The observations of a batch, each as a batch of one."""
     if isinstance(observation, dict):
-        columns = {key: th.split(value, 1) for key, value in observation.items()}
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return list(th.split(observation, 1))
+        batch_size = len(next(iter(observation.values())))
+        return [{key: value[row : row + 1] for key, value in observation.items()} for row in range(batch_size)]
+    return [observation[row : row + 1] for row in range(len(observation))]

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_lql.common.scaling import scale_from_unit
 
 
 def check_number(
@@ -65,19 +68,34 @@ def check_flag(name: str, value: Any) -> None:
         raise TypeError(f"{name}={value!r} must be True or False, not {type(value).__name__}.")
 
 
-def check_train_freq(train_freq: Any, n_envs: int) -> None:
+def check_off_policy_arguments(model: OffPolicyAlgorithm) -> None:
     """
-    What SB3 would find out only when it collects; the unit it checks itself.
+    The arguments that SB3 takes as they are, and stumbles over later.
 
-    :param train_freq: steps, or (frequency, unit)
-    :param n_envs: number of environments
-    :raises TypeError: if the frequency is not an integer
-    :raises ValueError: if it is below one, or counts the episodes of several environments
+    :param model: an algorithm with its arguments as attributes
+    :raises TypeError: for values of the wrong type
+    :raises ValueError: for values out of range
     """
-    frequency, unit = train_freq if isinstance(train_freq, tuple) else (train_freq, "step")
+    learning_rate: Any = model.learning_rate
+    if callable(learning_rate):
+        learning_rate = float(learning_rate(model._current_progress_remaining))
+    check_number("learning_rate", learning_rate, low=0.0)
+    check_count("buffer_size", model.buffer_size)
+    check_number("learning_starts", model.learning_starts, low=0.0)
+    check_count("batch_size", model.batch_size)
+    check_number("tau", model.tau, low=0.0, high=1.0)
+    check_number("gamma", model.gamma, low=0.0, high=1.0)
+    check_count("gradient_steps", model.gradient_steps, low=-1)
+    check_count("n_steps", model.n_steps)
+    if model.n_steps > 1 and isinstance(model.observation_space, spaces.Dict) and model.replay_buffer_class is None:
+        raise ValueError(f"n_steps={model.n_steps}: SB3's n-step buffer takes no Dict observations; leave it at 1.")
+
+    train_freq: Any = model.train_freq  # steps, or (frequency, unit); SB3 checks the unit
+    has_unit = isinstance(train_freq, tuple) and len(train_freq) == 2
+    frequency, unit = train_freq if has_unit else (train_freq, "step")
     check_count("train_freq", frequency)
-    if n_envs > 1 and "episode" in str(unit).lower():
-        raise ValueError(f"train_freq={train_freq} counts episodes, of {n_envs} environments: count steps, or use one.")
+    if "episode" in str(unit).lower() and model.env is not None and model.env.num_envs > 1:
+        raise ValueError(f"train_freq={train_freq} counts the episodes of several environments: count steps.")
 
 
 def check_action_space(action_space: spaces.Space[Any]) -> None:
@@ -97,7 +115,8 @@ def check_action_space(action_space: spaces.Space[Any]) -> None:
             f"action_space={action_space} is unbounded: the chain lives in a box; give it finite bounds, e.g. with "
             "gymnasium.wrappers.RescaleAction or a narrower spaces.Box."
         )
-    if not (action_space.low < action_space.high).all():
-        raise ValueError(
-            f"action_space={action_space} has coordinates with low >= high: remove the coordinates that cannot vary."
-        )
+    if action_space.low.size == 0:
+        raise ValueError(f"action_space={action_space} has no coordinates: pass a Box with at least one.")
+    lowest, highest = (scale_from_unit(sign * np.ones(action_space.shape), action_space) for sign in (-1.0, 1.0))
+    if not (lowest < highest).all():
+        raise ValueError(f"action_space={action_space} has coordinates with no room between low and high: remove them.")

@@ -15,8 +15,8 @@ from sb3_lql.common.validation import check_positive
 
 class LQL(LangevinAlgorithm):
     """
-    Langevin Q-Learning (LQL): the policy is the Boltzmann law exp(w * Q(s, .)), drawn by Langevin dynamics on the
-    critic's action-gradient.
+    Langevin Q-Learning (LQL): actions are drawn by Langevin dynamics on the critic's action-gradient, which aims at the
+    Boltzmann law exp(w * Q(s, .)).
 
     Paper: https://arxiv.org/abs/2602.07873 (definition 1, equation 6, algorithm 5)
 
@@ -124,18 +124,22 @@ class LQL(LangevinAlgorithm):
         if _init_setup_model:
             self._setup_model()
 
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        if isinstance(self.langevin_step_size, (tuple, list)):  # a list after load: SB3 saves tuples as JSON
+            if len(self.langevin_step_size) != 2:
+                raise ValueError(f"langevin_step_size={self.langevin_step_size!r} must be a number or (first, last).")
+            for value in self.langevin_step_size:
+                check_positive("langevin_step_size", value)
+        else:
+            check_positive("langevin_step_size", self.langevin_step_size)
+
     def _make_sampler(self) -> LangevinSampler:
         # A schedule is one step at each of T step sizes; without one, T steps at the only step size
         if isinstance(self.langevin_step_size, (tuple, list)):
-            if len(self.langevin_step_size) != 2:
-                raise ValueError(
-                    f"langevin_step_size={self.langevin_step_size!r} must be a number or a pair (first, last)."
-                )
-            first, last = (check_positive("langevin_step_size", value) for value in self.langevin_step_size)
-            step_sizes, n_steps = geometric_schedule(first, last, self.n_langevin_steps), 1
+            step_sizes, n_steps = geometric_schedule(*self.langevin_step_size, self.n_langevin_steps), 1
         else:
-            step_size = check_positive("langevin_step_size", self.langevin_step_size)
-            step_sizes, n_steps = th.tensor([step_size]), self.n_langevin_steps
+            step_sizes, n_steps = th.tensor([self.langevin_step_size]), self.n_langevin_steps
         return LangevinSampler(
             step_sizes,
             n_steps,

@@ -25,9 +25,9 @@ commands, each with the options of the RL Zoo's own (sb3-lql COMMAND --help):
   load_from_hub   download an agent from the Hugging Face Hub
 
 unless you say otherwise:
-  --algo nclql                 for train, enjoy and record_video
+  --algo nclql                 for all but the plots
   --conf-file <packaged YAML>  for train with lql, nclql and sac
-  --folder logs                for enjoy and record_video
+  --folder logs                for enjoy, record_video and the hub
 """
 
 
@@ -114,8 +114,8 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "plot_train": _function("rl_zoo3.plots.plot_train"),
     "all_plots": _function("rl_zoo3.plots.all_plots"),
     "plot_from_file": _function("rl_zoo3.plots.plot_from_file"),
-    "push_to_hub": _with_hub(_module("rl_zoo3.push_to_hub")),
-    "load_from_hub": _with_hub(_module("rl_zoo3.load_from_hub")),
+    "push_to_hub": _with_agent(_with_hub(_module("rl_zoo3.push_to_hub"))),
+    "load_from_hub": _with_agent(_with_hub(_module("rl_zoo3.load_from_hub"))),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch as th
 
 from sb3_lql import LQL, NCLQL
-from sb3_lql.common.policies import LangevinPolicy
+from sb3_lql.common.policies import LangevinPolicy, _fixed_starts
 
 
 def make_policy(model_class: Any = NCLQL, **kwargs: Any) -> LangevinPolicy:
@@ -50,7 +50,7 @@ def test_best_of_several_chains_has_the_highest_minimum_critic(deterministic: bo
 
 
 def test_deterministic_starts_are_the_centre_first_and_all_different() -> None:
-    starts = make_policy(n_action_samples=8).deterministic_starts
+    starts = _fixed_starts(8, 2)
     assert starts[0].tolist() == [0.0, 0.0]
     assert len(set(map(tuple, starts.tolist()))) == 8
     assert starts.abs().max() <= 1
@@ -63,3 +63,16 @@ def test_everything_follows_the_policy_to_its_device(algorithm: Any, determinist
     actions = policy(th.empty(4, 10, device="meta"), deterministic=deterministic)
     assert actions.is_meta
     assert actions.shape == (4, 2)
+
+
+def test_chains_per_action_may_be_changed_at_any_time() -> None:
+    model = NCLQL("MlpPolicy", "Reacher-v5", buffer_size=10, policy_kwargs=dict(net_arch=[8]))
+    model.n_action_samples = 5
+    assert model.policy.n_action_samples == 5
+    with pytest.raises(ValueError, match="n_action_samples=0"):
+        model.n_action_samples = 0
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_no_observations_have_no_actions(algorithm: Any, deterministic: bool) -> None:
+    assert make_policy(algorithm)(th.zeros(0, 10), deterministic=deterministic).shape == (0, 2)

@@ -1,11 +1,17 @@
 """One update of both algorithms, against a straightforward re-implementation."""
 
+import json
 from copy import deepcopy
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
@@ -130,7 +136,7 @@ def test_targets_move_every_target_update_interval_updates_by_tau(algorithm: Any
         th.testing.assert_close(model.critic_target.state_dict()[name], (start[name] + online) / 2)
 
 
-def test_truncation_bootstraps_from_the_final_observation_and_termination_does_not(algorithm: Any) -> None:
+def test_target_bootstraps_where_the_episode_goes_on_and_only_there(algorithm: Any) -> None:
     model = make_model(algorithm, tau=0.0)
     data = random_batch()._replace(rewards=th.zeros(BATCH, 1))
     target, _ = model._td_target(data)
@@ -165,3 +171,61 @@ def test_changed_temperature_takes_effect_at_once(algorithm: Any) -> None:
     assert model.policy.sampler.inverse_temperature == 1e-3
     with pytest.raises(ValueError, match="inverse_temperature=0"):
         model.inverse_temperature = 0
+
+
+@pytest.mark.parametrize("setting", ["tau", "gamma", "reward_scale"])
+def test_settings_spoilt_later_stop_before_they_reach_a_parameter(algorithm: Any, setting: str) -> None:
+    model = make_model(algorithm, learning_starts=5).learn(10)
+    setattr(model, setting, np.nan)
+    with pytest.raises(ValueError, match=f"{setting}=nan"):
+        model.train(gradient_steps=1, batch_size=4)
+    assert all(value.isfinite().all() for value in model.policy.state_dict().values())
+
+
+def test_learning_rate_that_a_schedule_spoils_stops_before_it_reaches_a_parameter(algorithm: Any) -> None:
+    model = make_model(algorithm, learning_starts=5, learning_rate=lambda left: 1e-3 if left > 0.5 else np.nan)
+    with pytest.raises(ValueError, match="learning_rate=nan"):
+        model.learn(20)
+    assert all(value.isfinite().all() for value in model.policy.state_dict().values())
+
+
+def test_optimiser_state_of_another_implementation_is_learned_on_with(algorithm: Any) -> None:
+    plain, fused = (
+        make_model(algorithm, policy_kwargs=dict(net_arch=[8], optimizer_kwargs=kwargs), learning_starts=5).learn(10)
+        for kwargs in (dict(fused=False), None)
+    )
+    fused.set_parameters(plain.get_parameters())
+    fused.train(gradient_steps=1, batch_size=4)
+    assert fused._n_updates == 6
+
+
+def test_evaluation_logs_hold_the_losses_too(algorithm: Any, tmp_path: Any) -> None:
+    model = make_model(algorithm, learning_starts=5)
+    model.set_logger(configure(str(tmp_path), ["json"]))
+    evaluation = EvalCallback(Monitor(gym.make("Reacher-v5")), eval_freq=10, n_eval_episodes=1, verbose=0)
+    model.learn(10, callback=evaluation, log_interval=None)
+    (logged,) = map(json.loads, (tmp_path / "progress.json").read_text().splitlines())
+    assert {"eval/mean_reward", "train/critic_loss", "train/n_updates"} <= logged.keys()
+
+
+class NormalisedObservations(BaseFeaturesExtractor):
+    """Batch normalisation, whose statistics a forward pass changes before any loss is known."""
+
+    def __init__(self, observation_space: gym.spaces.Box) -> None:
+        super().__init__(observation_space, observation_space.shape[0])
+        self.norm = nn.BatchNorm1d(observation_space.shape[0])
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        features: th.Tensor = self.norm(observations)
+        return features
+
+
+def test_non_finite_observations_leave_the_statistics_of_batch_normalisation(algorithm: Any) -> None:
+    policy_kwargs = dict(net_arch=[8], features_extractor_class=NormalisedObservations)
+    model = make_model(algorithm, learning_starts=20, policy_kwargs=policy_kwargs).learn(25)
+    good = deepcopy(model.policy.state_dict())
+    model.replay_buffer.observations[:] = np.nan
+    with pytest.raises(ValueError, match="critic_loss was nan"):
+        model.train(gradient_steps=2, batch_size=8)
+    spoilt = model.policy.state_dict()
+    assert all(th.equal(good[name], spoilt[name]) for name in good if not name.endswith("num_batches_tracked"))

@@ -1,0 +1,99 @@
+"""Off-policy learning that can be gone on with."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback
+
+from sb3_lql.common.validation import check_number
+
+SelfResumableAlgorithm = TypeVar("SelfResumableAlgorithm", bound="ResumableAlgorithm")
+
+
+class ResumableAlgorithm(OffPolicyAlgorithm):
+    """
+    SB3's off-policy collection, without a second random warm-up when a trained model goes on learning.
+
+    SB3 would act randomly for another ``learning_starts`` steps and update nothing meanwhile.
+    """
+
+    #: Added to what the user set as ``learning_starts`` while a trained model goes on learning.
+    _learning_starts_shift = 0
+
+    @property
+    def learning_starts(self) -> int:
+        """Steps before the first update; while a trained model goes on learning, those that it still waits for."""
+        # What the user set is stored under its own name, where SB3's save and load look for it
+        value: int = self.__dict__["learning_starts"] + self._learning_starts_shift
+        return value
+
+    @learning_starts.setter
+    def learning_starts(self, value: int) -> None:
+        self.__dict__["learning_starts"] = value
+        self._learning_starts_shift = 0
+
+    def learn(
+        self: SelfResumableAlgorithm,
+        total_timesteps: float,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfResumableAlgorithm:
+        """
+        SB3's ``learn``. A model that was trained before acts with its critic from the first step on: there is no
+        second random warm-up, only as many transitions are collected first as ``learning_starts`` still misses in the
+        replay buffer.
+
+        :param total_timesteps: environment steps, an integer or a float such as 5e6
+        :param callback: called at every step
+        :param log_interval: episodes between two logs; ``None`` for none
+        :param tb_log_name: name of the run, by default that of the algorithm
+        :param reset_num_timesteps: start counting steps at zero
+        :param progress_bar: show one
+        :return: itself
+        :raises ValueError: if ``total_timesteps`` is negative or not finite, or if a loss was not finite
+        """
+        total_timesteps = int(check_number("total_timesteps", total_timesteps, low=0))
+        with self._without_second_warm_up(reset_num_timesteps):
+            return super().learn(
+                total_timesteps=total_timesteps,
+                callback=callback,
+                log_interval=log_interval,  # type: ignore[arg-type]
+                tb_log_name=tb_log_name or type(self).__name__,
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar,
+            )
+
+    @contextmanager
+    def _without_second_warm_up(self, reset_num_timesteps: bool) -> Iterator[None]:
+        """Count the stored transitions as warm-up while a trained model goes on learning."""
+        if self._n_updates > 0:
+            buffer = self.replay_buffer
+            assert buffer is not None
+            missing = 0 if buffer.full else max(self.learning_starts - buffer.size() * buffer.n_envs, 0)
+            first_update = missing if reset_num_timesteps else self.num_timesteps + missing
+            self._learning_starts_shift = first_update - self.learning_starts
+            if self.verbose >= 1:
+                print(  # noqa: T201
+                    f"Continuing after {self._n_updates} updates: no random warm-up; updates go on after {missing} "
+                    "steps of the policy, which the replay buffer still misses."
+                )
+        try:
+            yield
+        finally:
+            self._learning_starts_shift = 0
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        warm_up = 0 if self._n_updates > 0 else learning_starts
+        return super()._sample_action(warm_up, action_noise, n_envs)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_learning_starts_shift"]
