@@ -8,6 +8,7 @@ import torch as th
 
 from sb3_lql import LQL, NCLQL
 from sb3_lql.common.langevin import LangevinSampler, annealed_step_sizes, geometric_schedule
+from tests.common.plain_chain import plain_chain
 
 
 def paper_step_sizes() -> th.Tensor:
@@ -50,24 +51,6 @@ def test_sampler_has_one_entry_per_level(model_class: Any, arguments: dict[str, 
 def test_pair_of_step_sizes_is_the_schedule_of_nclql_when_it_has_its_ends() -> None:
     lql = LQL("MlpPolicy", "Pendulum-v1", buffer_size=10, langevin_step_size=(1.0, 1e-4), n_langevin_steps=10)
     th.testing.assert_close(lql.policy.sampler.step_sizes, paper_step_sizes().float())
-
-
-def plain_chain(model: Any, obs: th.Tensor, actions: th.Tensor, noise: th.Tensor) -> th.Tensor:
-    """The chain as the paper and the authors' code describe it, one critic and one step at a time."""
-    sampler, w = model.policy.sampler, model.inverse_temperature
-    step = 0
-    for level, alpha in enumerate(sampler.step_sizes.tolist()):
-        for _ in range(sampler.n_steps):
-            actions = actions.detach().requires_grad_()
-            noise_level = (th.full((len(obs),), level),) if sampler.noise_conditioned else ()
-            q_values = model.policy.critic(obs, actions, *noise_level)
-            (score,) = th.autograd.grad(sum(q.sum() for q in q_values), actions)
-            if model.normalize_score:
-                score = score / (score.norm(dim=1, keepdim=True) + 1e-8)
-            actions = (actions + alpha / 2 * w * score + alpha**0.5 * noise[step]).clamp(-1, 1)
-            step += 1
-    assert step == len(noise)
-    return actions.detach()
 
 
 @pytest.mark.parametrize("normalize_score", [True, False])

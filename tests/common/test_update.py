@@ -17,7 +17,7 @@ from torch import nn
 
 from sb3_lql import NCLQL
 from sb3_lql.common.critics import sinusoidal_levels
-from tests.common.test_langevin import plain_chain
+from tests.common.plain_chain import plain_chain
 
 OBS_DIM, ACTION_DIM, BATCH = 10, 2, 16
 
