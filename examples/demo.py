@@ -1,6 +1,6 @@
 """Train NC-LQL on a MuJoCo task through the RL Zoo, evaluate it, and leave a model, a learning curve and a video.
 
-Run by ``make demo``: about 5 minutes on two CPU cores.
+Run by ``make demo``.
 """
 
 import argparse

@@ -46,9 +46,8 @@ class ResumableAlgorithm(OffPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> SelfResumableAlgorithm:
         """
-        SB3's ``learn``. A model that was trained before acts with its critic from the first step on: there is no
-        second random warm-up, only as many transitions are collected first as ``learning_starts`` still misses in the
-        replay buffer.
+        SB3's ``learn``. A model that was trained before acts with its critic from the first step, and its updates go
+        on once the replay buffer holds ``learning_starts`` transitions.
 
         :param total_timesteps: environment steps, an integer or a float such as 5e6
         :param callback: called at every step
@@ -82,7 +81,7 @@ class ResumableAlgorithm(OffPolicyAlgorithm):
             if self.verbose >= 1:
                 print(  # noqa: T201
                     f"Continuing after {self._n_updates} updates: no random warm-up; updates go on after {missing} "
-                    "steps of the policy, which the replay buffer still misses."
+                    "steps of the policy, when the replay buffer holds learning_starts transitions."
                 )
         try:
             yield
