@@ -18,7 +18,7 @@ demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
 test pytest: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 type: $(INSTALLED)
 	$(BIN)/mypy
