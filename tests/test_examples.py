@@ -11,7 +11,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def test_demo_trains_evaluates_and_leaves_what_it_says(tmp_path: Path) -> None:
-    command = [sys.executable, str(EXAMPLES / "demo.py"), "--n-timesteps", "10100", "--output", str(tmp_path)]
+    command = [sys.executable, str(EXAMPLES / "demo.py"), "--n-timesteps", "1100", "--output", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert result.returncode == 0, result.stdout + result.stderr
     assert all(name in result.stdout for name in ("NC-LQL, deterministic", "NC-LQL, stochastic", "random policy"))
