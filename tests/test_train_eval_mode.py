@@ -1,5 +1,6 @@
 """Batch normalisation and dropout: at work while the critic is trained, at rest elsewhere."""
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -138,3 +139,14 @@ def test_a_loaded_model_has_the_same_running_statistics(algorithm: Any, tiny: di
     loaded = algorithm.load(tmp_path / "model", device="cpu")
     assert equal(statistics(loaded.critic), statistics(model.critic))
     assert equal(statistics(loaded.critic_target), statistics(model.critic_target))
+
+
+def test_non_finite_observations_leave_the_running_statistics(algorithm: Any, tiny: dict[str, Any]) -> None:
+    """A forward pass changes them before any loss is known."""
+    model = trained(algorithm, tiny, FlattenWithBatchNorm)
+    good = deepcopy(model.policy.state_dict())
+    model.replay_buffer.observations[:] = np.nan
+    with pytest.raises(ValueError, match="critic_loss was nan"):
+        model.train(gradient_steps=2, batch_size=8)
+    spoilt = model.policy.state_dict()
+    assert all(th.equal(good[name], spoilt[name]) for name in good if not name.endswith("num_batches_tracked"))

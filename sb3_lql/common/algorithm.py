@@ -262,7 +262,9 @@ class LangevinAlgorithm(ResumableAlgorithm):
 
     @th.no_grad()
     def _update_target(self) -> None:
-        tau = self.tau * self._guard.healthy  # the targets too stay as they are after a loss that was not finite
+        # The targets too stay as they are after a loss that was not finite. That makes tau a tensor, which SB3's
+        # polyak_update would fetch from the device
+        tau = self.tau * self._guard.healthy
         for parameter, target in zip(self.critic.parameters(), self.critic_target.parameters(), strict=True):
             target.lerp_(parameter, tau)
         polyak_update(self._batch_norm_stats, self._batch_norm_stats_target, 1.0)
@@ -281,7 +283,7 @@ class LangevinAlgorithm(ResumableAlgorithm):
         """
         self.policy.set_training_mode(False)
         obs, vectorized = self.policy.obs_to_tensor(observation)
-        action, shape = np.asarray(action), self.policy.action_space.shape
+        action, shape = np.asarray(action), self.action_space.shape
         if action.shape not in (shape, action.shape[:1] + shape):
             raise ValueError(f"action has shape {action.shape}: pass {shape}, or (batch, *{shape}).")
         if not ((self.action_space.low <= action) & (action <= self.action_space.high)).all():

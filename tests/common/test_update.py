@@ -11,7 +11,6 @@ import torch as th
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 
@@ -206,26 +205,3 @@ def test_evaluation_logs_hold_the_losses_too(algorithm: Any, tmp_path: Any) -> N
     model.learn(10, callback=evaluation, log_interval=None)
     (logged,) = map(json.loads, (tmp_path / "progress.json").read_text().splitlines())
     assert {"eval/mean_reward", "train/critic_loss", "train/n_updates"} <= logged.keys()
-
-
-class NormalisedObservations(BaseFeaturesExtractor):
-    """Batch normalisation, whose statistics a forward pass changes before any loss is known."""
-
-    def __init__(self, observation_space: gym.spaces.Box) -> None:
-        super().__init__(observation_space, observation_space.shape[0])
-        self.norm = nn.BatchNorm1d(observation_space.shape[0])
-
-    def forward(self, observations: th.Tensor) -> th.Tensor:
-        features: th.Tensor = self.norm(observations)
-        return features
-
-
-def test_non_finite_observations_leave_the_statistics_of_batch_normalisation(algorithm: Any) -> None:
-    policy_kwargs = dict(net_arch=[8], features_extractor_class=NormalisedObservations)
-    model = make_model(algorithm, learning_starts=20, policy_kwargs=policy_kwargs).learn(25)
-    good = deepcopy(model.policy.state_dict())
-    model.replay_buffer.observations[:] = np.nan
-    with pytest.raises(ValueError, match="critic_loss was nan"):
-        model.train(gradient_steps=2, batch_size=8)
-    spoilt = model.policy.state_dict()
-    assert all(th.equal(good[name], spoilt[name]) for name in good if not name.endswith("num_batches_tracked"))

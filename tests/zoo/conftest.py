@@ -15,8 +15,8 @@ ALGORITHMS: dict[str, type[LQL | NCLQL]] = {"lql": LQL, "nclql": NCLQL}
 #: The script that installing the package has made.
 SB3_LQL = str(Path(sysconfig.get_path("scripts")) / "sb3-lql")
 
-#: Neither a display nor threads, which would only wait for each other.
-HEADLESS = {"MPLBACKEND": "Agg", "SDL_VIDEODRIVER": "dummy", "OMP_NUM_THREADS": "1"}
+#: Commands find no display; the number of threads they inherit from the suite's own conftest.
+HEADLESS = {"MPLBACKEND": "Agg", "SDL_VIDEODRIVER": "dummy"}
 
 #: Episodes short enough to end within a test.
 SHORT_EPISODES = ("--env", "Pendulum-v1", "--env-kwargs", "max_episode_steps:20")
