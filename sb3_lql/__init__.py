@@ -3,6 +3,7 @@
 From "Direct Soft-Policy Sampling via Langevin Dynamics", https://arxiv.org/abs/2602.07873
 """
 
+import sb3_lql.envs  # noqa: F401 - registers the environments
 from sb3_lql.lql import LQL
 from sb3_lql.nclql import NCLQL
 
