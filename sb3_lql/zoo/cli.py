@@ -24,6 +24,11 @@ commands, each with the options of the RL Zoo's own (sb3-lql COMMAND --help):
   push_to_hub     upload an agent to the Hugging Face Hub
   load_from_hub   download an agent from the Hugging Face Hub
 
+the paper's 2-D bandit:
+  bandit            train an agent, draw actions, measure how they cover the modes
+  bandit_report     compare such runs in pictures and tables
+  bandit_distances  how far samplers are from the Boltzmann law, for the reward and for learned critics
+
 unless you say otherwise:
   --algo nclql                 for all but the plots
   --conf-file <packaged YAML>  for train with lql, nclql and sac
@@ -39,10 +44,10 @@ def main() -> None:
     """
     command, *arguments = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help"):
-        print(USAGE)  # noqa: T201
+        print(USAGE)
         return
     if command not in COMMANDS:
-        print(f"sb3-lql: unknown command {command!r}\n\n{USAGE}", file=sys.stderr)  # noqa: T201
+        print(f"sb3-lql: unknown command {command!r}\n\n{USAGE}", file=sys.stderr)
         sys.exit(2)
     register()
     # What the RL Zoo's parsers see, and print in their help
@@ -116,6 +121,9 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "plot_from_file": _function("rl_zoo3.plots.plot_from_file"),
     "push_to_hub": _with_agent(_with_hub(_module("rl_zoo3.push_to_hub"))),
     "load_from_hub": _with_agent(_with_hub(_module("rl_zoo3.load_from_hub"))),
+    "bandit": _function("sb3_lql.zoo.bandit.bandit"),
+    "bandit_report": _function("sb3_lql.zoo.bandit_report.report"),
+    "bandit_distances": _function("sb3_lql.zoo.bandit_report.distances"),
 }
 
 

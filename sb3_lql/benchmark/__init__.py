@@ -1,0 +1,1 @@
+"""Reproducible comparisons: runs, their measures, tables and figures."""

@@ -1,0 +1,69 @@
+"""How a trained agent gets from random numbers to actions, step by step."""
+
+from typing import cast
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.sac.policies import Actor
+
+from sb3_lql.common.langevin import LangevinSampler, ScoreFunction
+from sb3_lql.common.policies import LangevinPolicy
+
+
+def normal_starts(n_actions: int, seed: int) -> np.ndarray:
+    """
+    :param n_actions: how many
+    :param seed: seed of the draws
+    :return: initial actions a_0 ~ N(0, I) (appendix C.2), shape (n_actions, 2)
+    """
+    return np.random.default_rng(seed).standard_normal((n_actions, 2))
+
+
+@th.no_grad()
+def trajectories(model: BaseAlgorithm, starts: np.ndarray, seed: int) -> np.ndarray:
+    """
+    Draw one action from each start, and keep every step on the way.
+
+    A Langevin chain starts from ``a_0``, clipped to the action space as all its later steps are. SAC has a single step,
+    from the standard normal variate ``a_0`` to its squashed Gaussian action.
+
+    :param model: LQL, NCLQL, or an actor-critic algorithm with SAC's actor, trained on the bandit
+    :param starts: ``a_0``, shape (n_actions, 2)
+    :param seed: seed of the chain's noise
+    :return: actions before the first and after each step, shape (n_steps + 1, n_actions, 2)
+    """
+    policy = model.policy
+    policy.set_training_mode(False)
+    obs = th.zeros(len(starts), 1, device=model.device)
+    if not isinstance(policy, LangevinPolicy):
+        latent = th.as_tensor(starts, dtype=th.float32, device=model.device)
+        mean, log_std, _ = cast(Actor, policy.actor).get_action_dist_params(obs)
+        actions = th.tanh(mean + log_std.exp() * latent)
+        return np.stack([starts, policy.unscale_action(actions.cpu().numpy())])
+
+    score = policy.critic.action_gradient(policy.critic.features(obs))
+    initial = th.as_tensor(policy.scale_action(starts), device=model.device)
+    return policy.unscale_action(run_recorded(policy.sampler, score, initial, seed).cpu().numpy())
+
+
+def run_recorded(sampler: LangevinSampler, score: ScoreFunction, initial_actions: th.Tensor, seed: int) -> th.Tensor:
+    """
+    Run a sampler and record where its score is asked for: before each step.
+
+    :param sampler: the chain
+    :param score: gradient of Q in the action
+    :param initial_actions: ``a_0`` in [-1, 1], shape (n_actions, 2)
+    :param seed: seed of the noise
+    :return: actions in [-1, 1] before the first and after each step, shape (chain_length + 1, n_actions, 2)
+    """
+    visited: list[th.Tensor] = []
+
+    def recording_score(actions: th.Tensor, level: int) -> th.Tensor:
+        visited.append(actions)
+        return score(actions, level)
+
+    # Drawn on the CPU, the noise is the same whatever the device
+    noise = th.randn((sampler.chain_length, *initial_actions.shape), generator=th.Generator().manual_seed(seed))
+    chain = sampler(recording_score, initial_actions, noise.to(initial_actions.device))
+    return th.stack([*visited, chain.actions])

@@ -1,0 +1,208 @@
+"""The bandit's figures. Every function draws one, of one or several runs side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from sb3_lql.benchmark.bandit.chains import trajectories
+from sb3_lql.benchmark.bandit.landscape import exact_landscape, learned_landscape
+from sb3_lql.benchmark.bandit.laws import grid
+from sb3_lql.benchmark.bandit.measures import MODE_RADIUS
+from sb3_lql.benchmark.bandit.runs import Run, draw
+from sb3_lql.common.langevin import LangevinSampler
+from sb3_lql.envs.multimodal_bandit import BOUND, HIGH_MODES, MODES, reward
+
+#: Width and height of a panel, in inches.
+PANEL = 2.4
+#: Dark where there is little reward, white where there is much.
+COLOUR_MAP = "Blues_r"
+ACTION_COLOUR = "#ff7f0e"
+START_COLOUR = "white"
+#: ``w`` of the columns of :func:`temperatures`.
+SHOWN_TEMPERATURES = (1, 20, 50, 100, 200, 500)
+#: Noise levels in :func:`value_maps`, counted from 1 as in figure 2.
+SHOWN_LEVELS = (1, 4, 7, 10)
+#: Actions in a panel that shows the shape of a distribution.
+N_SHOWN = 2_000
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """
+    Write a figure as SVG and PNG.
+
+    :param figure: the figure
+    :param folder: where to
+    :param name: file name without suffix
+    """
+    # The same figure gives the same file
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(folder / f"{name}.svg", dpi=150, metadata={"Date": None})
+    figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def reward_map() -> Figure:
+    """
+    :return: the reward over the actions (figure 7)
+    """
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    image = _show_map(axes, reward(grid()))
+    axes.set(xticks=range(-2, 3), yticks=range(-2, 3), xlabel="first action coordinate", ylabel="second")
+    _mark_modes(axes)
+    figure.colorbar(image, label="reward")
+    return figure
+
+
+def samples(runs: Sequence[Run], actions: Sequence[np.ndarray]) -> Figure:
+    """
+    :param runs: the agents
+    :param actions: the actions of each, shape (n_actions, 2)
+    :return: all actions, with the share of each high mode beside it (table 4)
+    """
+    figure, panels = _panels(1, len(runs), panel=1.6 * PANEL)
+    for axes, run, drawn in zip(panels.flat, runs, actions, strict=True):
+        _show_reward(axes)
+        _dots(axes, drawn, size=2)
+        for name, index in HIGH_MODES.items():
+            x, y = 0.55 * MODES[index]
+            share = f"{run.summary[name]:.3f}"
+            axes.text(x, y, share, color="white", ha="center", va="center", fontsize=9, fontweight="bold")
+        axes.set_title(f"{run.name}\n{run.summary['sum']:.1%} in high modes, {run.summary['low']:.1%} in low ones")
+    return figure
+
+
+def value_maps(runs: Sequence[Run]) -> Figure:
+    """
+    :param runs: agents with a Langevin policy
+    :return: learned Q over the actions, at several noise levels where there are any, above the exact one (figure 2)
+    """
+    columns = [(run, level) for run in runs for level in _shown_levels(run)]
+    figure, panels = _panels(2, len(columns))
+    for (learned, exact), (run, level) in zip(panels.T, columns, strict=True):
+        landscape = learned_landscape(run.langevin_policy)
+        title = f"{run.name}, Q(s, a)"
+        if landscape.last_level > 0:
+            title = rf"{run.name}, level {level + 1}, $\sigma$ = {landscape.sigmas[level]:.2g}"
+        learned.set_title(title, fontsize=9)
+        for axes, values in (
+            (learned, landscape.on_grid(level)),
+            (exact, exact_landscape(landscape.sigmas).on_grid(level)),
+        ):
+            _show_map(axes, values)
+            axes.set_xlabel(f"{values.min():.2f} … {values.max():.2f}", fontsize=8)
+    panels[0, 0].set_ylabel("learned")
+    panels[1, 0].set_ylabel("exact, for uniform data")
+    return figure
+
+
+def temperatures(runs: Sequence[Run]) -> Figure:
+    """
+    :param runs: agents with a Langevin policy
+    :return: actions over the reward map, one column for each ``w`` (figure 3)
+    """
+    figure, panels = _panels(len(runs), len(SHOWN_TEMPERATURES), panel=0.75 * PANEL)
+    for row, run in zip(panels, runs, strict=True):
+        row[0].set_ylabel(run.name)
+        for axes, w in zip(row, SHOWN_TEMPERATURES, strict=True):
+            _show_reward(axes)
+            _dots(axes, draw(run.model, N_SHOWN, run.seed, w), size=1)
+            (measured,) = (m for m in run.summary["inverse_temperatures"] if m["inverse_temperature"] == w)
+            axes.set_xlabel(f"{measured['sum']:.0%} in high modes", fontsize=8)
+    for axes, w in zip(panels[0], SHOWN_TEMPERATURES, strict=True):
+        axes.set_title(f"w = {w}")
+    return figure
+
+
+def from_grid(runs: Sequence[Run]) -> Figure:
+    """
+    :param runs: the agents
+    :return: arrows from a grid of initial actions to the actions drawn from them (figure 4)
+    """
+    figure, panels = _panels(1, len(runs), panel=1.6 * PANEL)
+    starts = _start_grid()
+    for axes, run in zip(panels.flat, runs, strict=True):
+        final = trajectories(run.model, starts, run.seed)[-1]
+        _show_reward(axes)
+        lines = LineCollection(list(np.stack([starts, final], axis=1)), colors="white", linewidths=0.4, alpha=0.5)
+        axes.add_collection(lines)
+        _dots(axes, starts, size=3, colour=START_COLOUR)
+        _dots(axes, final, size=10)
+        mean, std = run.summary["reward_mean"], run.summary["reward_std"]
+        axes.set_title(f"{run.name}\nreward {mean:.2f} ± {std:.2f}")
+    return figure
+
+
+def steps(run: Run) -> Figure:
+    """
+    :param run: an agent with a Langevin policy
+    :return: a grid of initial actions and where its chains are at ten times on their way (figures 8 to 10)
+    """
+    sampler = run.langevin_policy.sampler
+    visited = trajectories(run.model, _start_grid(), run.seed)
+    shown = np.unique(np.linspace(0, sampler.chain_length, 11).round().astype(int))
+    figure, panels = _panels(2, (len(shown) + 1) // 2, panel=0.9 * PANEL)
+    for axes, step in zip(panels.flat, shown, strict=False):
+        _show_reward(axes)
+        _dots(axes, visited[step], size=4, colour=ACTION_COLOUR if step else START_COLOUR)
+        axes.set_title(_step_title(sampler, step), fontsize=9)
+    for axes in panels.flat[len(shown) :]:
+        axes.set_axis_off()
+    figure.suptitle(run.name)
+    return figure
+
+
+def _shown_levels(run: Run) -> list[int]:
+    """Indices of :data:`SHOWN_LEVELS` as far as the agent has them; 0 for one without noise levels."""
+    n_levels = len(learned_landscape(run.langevin_policy).sigmas)
+    return [level - 1 for level in SHOWN_LEVELS if level <= n_levels]
+
+
+def _start_grid() -> np.ndarray:
+    """Initial actions on a uniform grid (appendix D), shape (361, 2)."""
+    axis = np.linspace(-BOUND, BOUND, 19)
+    return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+
+
+def _step_title(sampler: LangevinSampler, step: int) -> str:
+    if step == 0:
+        return "initial actions"
+    if not sampler.noise_conditioned:
+        return f"step {step}"
+    level = (step - 1) // sampler.n_steps
+    return rf"step {step}, $\sigma$ = {sampler.sigmas[level]:.2g}"
+
+
+def _panels(n_rows: int, n_columns: int, panel: float = PANEL) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(panel * n_columns, (panel + 0.25) * n_rows), layout="constrained")
+    panels: np.ndarray = figure.subplots(n_rows, n_columns, squeeze=False)
+    for axes in panels.flat:
+        axes.set(xticks=[], yticks=[])
+    return figure, panels
+
+
+def _show_map(axes: Axes, values: np.ndarray) -> mpl.image.AxesImage:
+    return axes.imshow(values.T, origin="lower", extent=(-BOUND, BOUND, -BOUND, BOUND), cmap=COLOUR_MAP)
+
+
+def _show_reward(axes: Axes) -> None:
+    _show_map(axes, reward(grid()))
+    _mark_modes(axes)
+
+
+def _mark_modes(axes: Axes) -> None:
+    """A circle of the radius that counts around each mode, dashed around the low ones."""
+    for index, mode in enumerate(MODES):
+        style = "-" if index in HIGH_MODES.values() else ":"
+        axes.add_patch(Circle(tuple(mode), MODE_RADIUS, fill=False, color="0.4", linewidth=0.8, linestyle=style))
+
+
+def _dots(axes: Axes, actions: np.ndarray, size: float, colour: str = ACTION_COLOUR) -> None:
+    # As a bitmap within the SVG: ten thousand paths would make a file of megabytes
+    axes.scatter(actions[:, 0], actions[:, 1], s=size, color=colour, linewidths=0, rasterized=True)
+    axes.set(xlim=(-BOUND, BOUND), ylim=(-BOUND, BOUND))

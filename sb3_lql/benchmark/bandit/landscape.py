@@ -1,0 +1,118 @@
+"""Action values over the bandit's actions: those of a perfect critic, and those that were learned."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch as th
+from torch.special import ndtr
+
+from sb3_lql.benchmark.bandit.laws import grid
+from sb3_lql.common.langevin import ScoreFunction
+from sb3_lql.common.policies import LangevinPolicy
+from sb3_lql.envs.multimodal_bandit import BOUND, HIGHEST_DENSITY, MODE_STD, MODES, WEIGHTS
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """
+    Q(a, sigma_l) and its gradient in the action, for a Langevin chain in the critics' box [-1, 1]².
+
+    :param q_value: function of (actions, level) to values of shape (n_actions,)
+    :param score: its gradient in the action
+    :param sigmas: noise scale of each level, float64 tensor of shape (n_levels,); the last level stands for Q itself
+    """
+
+    q_value: Callable[[th.Tensor, int], th.Tensor]
+    score: ScoreFunction
+    sigmas: th.Tensor
+
+    @property
+    def last_level(self) -> int:
+        """The level of Q itself."""
+        return len(self.sigmas) - 1
+
+    @th.no_grad()
+    def on_grid(self, level: int) -> np.ndarray:
+        """
+        :param level: noise level
+        :return: values at the points of :func:`~sb3_lql.benchmark.bandit.laws.grid`, shape (400, 400)
+        """
+        points = grid()
+        actions = th.as_tensor(points.reshape(-1, 2) / BOUND, dtype=th.float32)
+        values: np.ndarray = self.q_value(actions, level).cpu().numpy().reshape(points.shape[:2])
+        return values
+
+
+def learned_landscape(policy: LangevinPolicy) -> Landscape:
+    """
+    :param policy: a policy trained on the bandit
+    :return: the sum of its critics, which its chains climb
+    """
+    critic, sampler = policy.critic, policy.sampler
+    critic.set_training_mode(False)
+
+    def observations(actions: th.Tensor) -> th.Tensor:
+        return th.zeros(len(actions), 1, device=policy.device)
+
+    def q_value(actions: th.Tensor, level: int) -> th.Tensor:
+        actions = actions.to(policy.device)
+        noise_level = level if sampler.noise_conditioned else None
+        q_values: th.Tensor = critic(observations(actions), actions, noise_level)
+        return q_values.sum(dim=0).squeeze(1)
+
+    @th.no_grad()
+    def score(actions: th.Tensor, level: int) -> th.Tensor:
+        return critic.action_gradient(critic.features(observations(actions)))(actions, level)
+
+    # A plain chain with a schedule of step sizes has as many entries as steps, and still one Q
+    sigmas = sampler.sigmas.double().cpu() if sampler.noise_conditioned else th.zeros(1, dtype=th.float64)
+    return Landscape(q_value, score, sigmas)
+
+
+def exact_landscape(sigmas: th.Tensor) -> Landscape:
+    """
+    What a perfect critic learns from uniformly random actions: equation 7 at all levels but the last, which equation 8
+    trains on clean actions.
+
+    :param sigmas: noise scale of each level, shape (n_levels,)
+    :return: the reward and its smoothed forms
+    """
+    scales = [*sigmas[:-1].tolist(), 0.0]
+
+    def q_value(actions: th.Tensor, level: int) -> th.Tensor:
+        return smoothed_reward(actions, scales[level])
+
+    def score(actions: th.Tensor, level: int) -> th.Tensor:
+        gradient: th.Tensor = th.func.grad(lambda a: q_value(a, level).sum())(actions)
+        return gradient
+
+    return Landscape(q_value, score, sigmas)
+
+
+def smoothed_reward(actions: th.Tensor, sigma: float) -> th.Tensor:
+    """
+    Equation 7 in closed form: ``E[reward(a) | a~]``, where ``a`` is uniform over the box and ``a~ ~ N(a, sigma² I)``.
+
+    A mode's Gaussian times the noise's is a Gaussian again, of which the box cuts a part off.
+
+    :param actions: ``a~`` within [-1, 1]², shape (n_actions, 2)
+    :param sigma: noise scale in the units of that box; 0 for the reward itself
+    :return: values, shape (n_actions,)
+    """
+    centres = actions.new_tensor(MODES / BOUND)
+    std = MODE_STD / BOUND
+    variance = std**2 + sigma**2
+    factors = std / math.sqrt(variance) * th.exp(-(actions[:, None] - centres).square() / (2 * variance))
+    if sigma > 0:
+        posterior_mean = (centres * sigma**2 + actions[:, None] * std**2) / variance
+        posterior_std = std * sigma / math.sqrt(variance)
+        factors = factors * _mass_within_box(posterior_mean, posterior_std) / _mass_within_box(actions, sigma)[:, None]
+    return (actions.new_tensor(WEIGHTS) * factors.prod(dim=-1)).sum(dim=-1) / HIGHEST_DENSITY
+
+
+def _mass_within_box(mean: th.Tensor, std: float) -> th.Tensor:
+    """Probability that a coordinate of a Gaussian lies in [-1, 1], of the shape of ``mean``."""
+    mass: th.Tensor = ndtr((1 - mean) / std) - ndtr((-1 - mean) / std)
+    return mass

@@ -1,0 +1,98 @@
+"""The commands that compare runs of ``sb3-lql bandit``: pictures and tables, and distances from Boltzmann laws."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from sb3_lql.benchmark.bandit import figures
+from sb3_lql.benchmark.bandit.distances import distance_table, measure_distances
+from sb3_lql.benchmark.bandit.landscape import exact_landscape, learned_landscape
+from sb3_lql.benchmark.bandit.measures import mode_table
+from sb3_lql.benchmark.bandit.runs import ALGORITHMS, Run, draw
+from sb3_lql.common.algorithm import LangevinAlgorithm
+
+
+def report() -> None:
+    """``sb3-lql bandit_report``: draw the first run of each algorithm side by side, and tabulate all of them."""
+    parser = argparse.ArgumentParser(description="Compare runs of `sb3-lql bandit` in pictures and tables.")
+    _add_arguments(parser)
+    args = parser.parse_args()
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    order = list(ALGORITHMS)
+    runs = sorted(_load(parser, args.runs), key=lambda run: (order.index(run.algo), run.seed))
+    firsts = list({run.name: run for run in reversed(runs)}.values())[::-1]
+    langevin = [run for run in firsts if isinstance(run.model, LangevinAlgorithm)]
+
+    drawn = {
+        "reward_map": figures.reward_map(),
+        "samples": figures.samples(firsts, [draw(run.model, run.summary["n_actions"], run.seed) for run in firsts]),
+        "from_grid": figures.from_grid(firsts),
+    }
+    if langevin:
+        drawn |= {"value_maps": figures.value_maps(langevin), "temperatures": figures.temperatures(langevin)}
+    drawn |= {f"steps_{run.algo}": figures.steps(run) for run in langevin}
+    for name, figure in drawn.items():
+        figures.save(figure, args.output_dir, name)
+    _write_json(args.output_dir / "runs.json", [run.summary for run in runs])
+    tables = mode_table([(f"{run.name}, seed {run.seed}", run.summary) for run in runs])
+    for run in langevin:
+        rows = [(f"w = {entry['inverse_temperature']}", entry) for entry in run.summary["inverse_temperatures"]]
+        tables += f"\n{run.name}, seed {run.seed}:\n\n{mode_table(rows)}"
+    (args.output_dir / "tables.md").write_text(tables)
+    print(f"{tables}\nWritten to {args.output_dir}: {', '.join(drawn)} (SVG and PNG), runs.json, tables.md")
+
+
+def distances() -> None:
+    """``sb3-lql bandit_distances``: how close samplers come to exp(w * Q) / Z, for the reward and learned critics."""
+    parser = argparse.ArgumentParser(
+        description="Total variation and KL divergence between samples and exp(w * Q) / Z, for the true reward as Q "
+        "and for the critics of runs of `sb3-lql bandit`."
+    )
+    _add_arguments(parser)
+    parser.add_argument("--seed", type=int, default=0, help="seed of all draws (default: %(default)s)")
+    parser.add_argument("--n-actions", type=int, default=10_000, help="actions a sampler (default: %(default)s)")
+    parser.add_argument("--inverse-temperatures", type=float, nargs="+", default=[1, 5, 20, 100, 500], help="w")
+    parser.add_argument("--chain-lengths", type=int, nargs="+", default=[20, 100, 1_000], help="steps of a chain")
+    parser.add_argument(
+        "--longest-plain-chain", type=int, default=10_000, help="further steps of plain chains on the true reward"
+    )
+    args = parser.parse_args()
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    runs = _load(parser, args.runs)
+
+    try:
+        landscapes = {f"{run.name}'s critic, seed {run.seed}": learned_landscape(run.langevin_policy) for run in runs}
+    except ValueError as error:
+        parser.error(str(error))
+    # Smoothed at the noise scales of the first run that has any
+    sigmas = max((landscape.sigmas for landscape in landscapes.values()), key=len)
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name, landscape in {"the true reward": exact_landscape(sigmas), **landscapes}.items():
+        longest = args.chain_lengths[-1] if name in landscapes else args.longest_plain_chain
+        results[name] = []
+        for distance in measure_distances(
+            landscape, args.n_actions, args.seed, args.inverse_temperatures, args.chain_lengths, longest
+        ):
+            print(f"{name}: {distance}", flush=True)
+            results[name].append(distance)
+        _write_json(args.output_dir / "distances.json", results)
+    tables = "\n".join(f"Q is {name}:\n\n{distance_table(entries)}" for name, entries in results.items())
+    (args.output_dir / "distances.md").write_text(tables)
+    print(f"{tables}\nWritten to {args.output_dir}: distances.json, distances.md")
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", type=Path, nargs="+", help="output folders of `sb3-lql bandit`")
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder for everything that is written")
+
+
+def _load(parser: argparse.ArgumentParser, folders: list[Path]) -> list[Run]:
+    try:
+        return [Run.load(folder) for folder in folders]
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")

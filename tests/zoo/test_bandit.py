@@ -1,0 +1,140 @@
+"""The commands on the bandit, run as a user runs them, on agents that have hardly learned."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("rl_zoo3")
+
+from stable_baselines3 import SAC
+
+from sb3_lql import LQL, NCLQL
+from sb3_lql.benchmark.bandit.measures import summarize
+from sb3_lql.benchmark.bandit.runs import Run
+from sb3_lql.zoo import hyperparams_file
+from tests.zoo.conftest import sb3_lql
+
+CLASSES: dict[str, Any] = dict(nclql=NCLQL, lql=LQL, sac=SAC)
+N_ACTIONS = 100
+SHORT = (
+    *("--seed", "3", "--n-actions", str(N_ACTIONS), "--n-timesteps", "60", "--learning-starts", "40"),
+    *("--batch-size", "8", "--policy-kwargs", "dict(net_arch=[8])"),
+)
+#: Pictures of every agent, and of those with a Langevin chain.
+PICTURES = {"samples", "from_grid"}
+LANGEVIN_PICTURES = PICTURES | {"value_maps", "temperatures", "steps"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with a run of each algorithm."""
+    folder = tmp_path_factory.mktemp("bandit")
+    for algo in CLASSES:
+        sb3_lql("bandit", "--algo", algo, "--output-dir", f"runs/{algo}", *SHORT, folder=folder)
+    return folder
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("algo", CLASSES)
+def test_bandit_writes_samples_and_what_they_measure(folder: Path, algo: str) -> None:
+    run = folder / "runs" / algo
+    samples = np.load(run / "samples.npy")
+    assert samples.shape == (N_ACTIONS, 2)
+    assert (np.abs(samples) <= 2).all()
+    summary = read(run / "summary.json")
+    for name, value in summarize(samples).items():
+        assert summary[name] == pytest.approx(value)
+    assert (summary["algo"], summary["seed"], summary["n_actions"]) == (algo, 3, N_ACTIONS)
+    assert summary["seconds"].keys() == {"training", "sampling"}
+    temperatures = [measured["inverse_temperature"] for measured in summary["inverse_temperatures"]]
+    assert temperatures == ([] if algo == "sac" else [1, 5, 10, 20, 50, 100, 200, 300, 400, 500])
+
+
+@pytest.mark.parametrize("algo", CLASSES)
+def test_settings_are_those_of_the_file_but_for_the_options(folder: Path, algo: str) -> None:
+    path = hyperparams_file(algo)
+    assert path is not None
+    entry = yaml.safe_load(path.read_text())["MultimodalBandit-v0"]
+    changed = dict(n_timesteps=60, learning_starts=40, batch_size=8, policy_kwargs="dict(net_arch=[8])")
+    assert read(folder / "runs" / algo / "summary.json")["settings"] == entry | changed
+
+
+@pytest.mark.parametrize("algo", CLASSES)
+def test_bandit_draws_every_picture_as_svg_and_png(folder: Path, algo: str) -> None:
+    expected = PICTURES if algo == "sac" else LANGEVIN_PICTURES
+    for suffix in ("svg", "png"):
+        assert {path.stem for path in (folder / "runs" / algo).glob(f"*.{suffix}")} == expected
+
+
+@pytest.mark.parametrize("algo", CLASSES)
+def test_agent_is_the_ordinary_class_trained_for_so_many_steps(folder: Path, algo: str) -> None:
+    run = Run.load(folder / "runs" / algo)
+    assert type(run.model) is CLASSES[algo]
+    assert run.model.num_timesteps == 60
+    assert run.model._n_updates == 2 * 3  # two rollouts of ten steps, three updates each
+
+
+def test_agent_is_where_the_other_commands_look_for_it(folder: Path) -> None:
+    options = ("--env", "MultimodalBandit-v0", "--folder", "runs/nclql", "--n-timesteps", "5", "--no-render")
+    assert "Mean reward" in sb3_lql("enjoy", *options, folder=folder)
+
+
+def test_report_compares_the_runs_in_pictures_and_tables(folder: Path) -> None:
+    output = sb3_lql("bandit_report", "runs/sac", "runs/lql", "runs/nclql", "--output-dir", "report", folder=folder)
+    names = {"reward_map", "samples", "from_grid", "value_maps", "temperatures", "steps_nclql", "steps_lql"}
+    for suffix in ("svg", "png"):
+        assert {path.stem for path in (folder / "report").glob(f"*.{suffix}")} == names
+    summaries = [read(folder / "runs" / algo / "summary.json") for algo in CLASSES]
+    assert read(folder / "report" / "runs.json") == summaries
+    tables = (folder / "report" / "tables.md").read_text()
+    assert tables in output
+    assert [line.split(" | ")[0] for line in tables.splitlines()[2:5]] == [
+        "| NC-LQL, seed 3",
+        "| LQL, seed 3",
+        "| SAC, seed 3",
+    ]
+    assert "| w = 500 |" in tables
+
+
+def test_distances_are_measured_for_the_reward_and_for_each_critic(folder: Path) -> None:
+    lengths = ("--chain-lengths", "10", "20", "--longest-plain-chain", "30", "--inverse-temperatures", "1", "20")
+    options = ("--n-actions", "50", "--output-dir", "distances", *lengths)
+    sb3_lql("bandit_distances", "runs/nclql", "runs/lql", *options, folder=folder)
+    distances = read(folder / "distances" / "distances.json")
+    n_samplers = {"the true reward": 10, "NC-LQL's critic, seed 3": 9, "LQL's critic, seed 3": 5}
+    assert {name: len(entries) for name, entries in distances.items()} == {
+        name: 2 * n for name, n in n_samplers.items()
+    }
+    tables = (folder / "distances" / "distances.md").read_text()
+    assert all(f"Q is {name}:" in tables for name in n_samplers)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("bandit", "--output-dir", "x", "--algo", "ppo"), "invalid choice: 'ppo'"),
+        (("bandit", "--output-dir", "x", "--n-actions", "0"), "--n-actions: 0 is not positive"),
+        (("bandit",), "the following arguments are required: --output-dir"),
+        (("bandit_report", "nowhere", "--output-dir", "x"), "nowhere holds no summary.json"),
+        (
+            ("bandit_distances", "runs/sac", "--output-dir", "x"),
+            "SAC runs no Langevin chain: pass runs of LQL and NC-LQL",
+        ),
+    ],
+)
+def test_bad_options_are_refused_with_their_fix(folder: Path, command: tuple[str, ...], message: str) -> None:
+    assert message in sb3_lql(*command, folder=folder, status=2)
+
+
+def test_help_lists_the_settings_with_their_defaults(tmp_path: Path) -> None:
+    text = sb3_lql("bandit", "--algo", "nclql", "--help", folder=tmp_path)
+    for option, default in {"--sigma-max": "0.3", "--n-langevin-steps": "2", "--normalize-score": "True"}.items():
+        assert option in text
+        assert f"(default: {default})" in text
