@@ -8,8 +8,8 @@ from typing import Any
 from sb3_lql.benchmark.bandit import figures
 from sb3_lql.benchmark.bandit.distances import distance_table, measure_distances
 from sb3_lql.benchmark.bandit.landscape import exact_landscape, learned_landscape
-from sb3_lql.benchmark.bandit.measures import mode_table
-from sb3_lql.benchmark.bandit.runs import ALGORITHMS, Run, draw
+from sb3_lql.benchmark.bandit.measures import mode_table, summarize
+from sb3_lql.benchmark.bandit.runs import ALGORITHMS, Run, draw, draw_with_perfect_critic
 from sb3_lql.common.algorithm import LangevinAlgorithm
 
 
@@ -35,7 +35,14 @@ def report() -> None:
     for name, figure in drawn.items():
         figures.save(figure, args.output_dir, name)
     _write_json(args.output_dir / "runs.json", [run.summary for run in runs])
-    tables = mode_table([(f"{run.name}, seed {run.seed}", run.summary) for run in runs])
+    perfect = [
+        (
+            f"{run.name}'s chain with a perfect critic",
+            summarize(draw_with_perfect_critic(run.langevin_policy, run.summary["n_actions"], run.seed)),
+        )
+        for run in langevin
+    ]
+    tables = mode_table([(f"{run.name}, seed {run.seed}", run.summary) for run in runs] + perfect)
     for run in langevin:
         rows = [(f"w = {entry['inverse_temperature']}", entry) for entry in run.summary["inverse_temperatures"]]
         tables += f"\n{run.name}, seed {run.seed}:\n\n{mode_table(rows)}"

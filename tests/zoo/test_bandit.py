@@ -95,10 +95,12 @@ def test_report_compares_the_runs_in_pictures_and_tables(folder: Path) -> None:
     assert read(folder / "report" / "runs.json") == summaries
     tables = (folder / "report" / "tables.md").read_text()
     assert tables in output
-    assert [line.split(" | ")[0] for line in tables.splitlines()[2:5]] == [
+    assert [line.split(" | ")[0] for line in tables.splitlines()[2:7]] == [
         "| NC-LQL, seed 3",
         "| LQL, seed 3",
         "| SAC, seed 3",
+        "| NC-LQL's chain with a perfect critic",
+        "| LQL's chain with a perfect critic",
     ]
     assert "| w = 500 |" in tables
 

@@ -11,13 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from sb3_lql.benchmark.bandit.chains import trajectories
-from sb3_lql.benchmark.bandit.landscape import exact_landscape, learned_landscape
+from sb3_lql.benchmark.bandit.landscape import exact_landscape, learned_landscape, noise_scales
 from sb3_lql.benchmark.bandit.laws import grid
 from sb3_lql.benchmark.bandit.measures import MODE_RADIUS
 from sb3_lql.benchmark.bandit.runs import Run, draw
 from sb3_lql.common.langevin import LangevinSampler
 from sb3_lql.envs.multimodal_bandit import BOUND, HIGH_MODES, MODES, reward
 
+#: Resolution of pictures, and of the dots and maps within an SVG. At this one a figure stays well below a megabyte.
+DPI = 100
 #: Width and height of a panel, in inches.
 PANEL = 2.4
 #: Dark where there is little reward, white where there is much.
@@ -42,8 +44,8 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     """
     # The same figure gives the same file
     with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(folder / f"{name}.svg", dpi=150, metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", dpi=150)
+        figure.savefig(folder / f"{name}.svg", dpi=DPI, metadata={"Date": None})
+    figure.savefig(folder / f"{name}.png", dpi=DPI)
 
 
 def reward_map() -> Figure:
@@ -159,7 +161,7 @@ def steps(run: Run) -> Figure:
 
 def _shown_levels(run: Run) -> list[int]:
     """Indices of :data:`SHOWN_LEVELS` as far as the agent has them; 0 for one without noise levels."""
-    n_levels = len(learned_landscape(run.langevin_policy).sigmas)
+    n_levels = len(noise_scales(run.langevin_policy))
     return [level - 1 for level in SHOWN_LEVELS if level <= n_levels]
 
 
@@ -204,5 +206,5 @@ def _mark_modes(axes: Axes) -> None:
 
 def _dots(axes: Axes, actions: np.ndarray, size: float, colour: str = ACTION_COLOUR) -> None:
     # As a bitmap within the SVG: ten thousand paths would make a file of megabytes
-    axes.scatter(actions[:, 0], actions[:, 1], s=size, color=colour, linewidths=0, rasterized=True)
+    axes.scatter(actions[:, 0], actions[:, 1], s=size, color=colour, linewidths=0, rasterized=True, zorder=3)
     axes.set(xlim=(-BOUND, BOUND), ylim=(-BOUND, BOUND))

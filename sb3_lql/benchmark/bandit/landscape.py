@@ -64,11 +64,20 @@ def learned_landscape(policy: LangevinPolicy) -> Landscape:
 
     @th.no_grad()
     def score(actions: th.Tensor, level: int) -> th.Tensor:
-        return critic.action_gradient(critic.features(observations(actions)))(actions, level)
+        gradient = critic.action_gradient(critic.features(observations(actions)))
+        return gradient(actions.to(policy.device), level).to(actions.device)
 
-    # A plain chain with a schedule of step sizes has as many entries as steps, and still one Q
-    sigmas = sampler.sigmas.double().cpu() if sampler.noise_conditioned else th.zeros(1, dtype=th.float64)
-    return Landscape(q_value, score, sigmas)
+    return Landscape(q_value, score, noise_scales(policy))
+
+
+def noise_scales(policy: LangevinPolicy) -> th.Tensor:
+    """
+    :param policy: a policy
+    :return: the noise scale of each of its critic's levels, float64, shape (n_levels,); a single zero without levels
+    """
+    # Without noise conditioning, a sampler's levels are steps of different sizes on one Q
+    sampler = policy.sampler
+    return sampler.sigmas.double().cpu() if sampler.noise_conditioned else th.zeros(1, dtype=th.float64)
 
 
 def exact_landscape(sigmas: th.Tensor) -> Landscape:

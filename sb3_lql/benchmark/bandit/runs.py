@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch as th
 from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_lql import LQL, NCLQL
-from sb3_lql.benchmark.bandit.chains import normal_starts, trajectories
+from sb3_lql.benchmark.bandit.chains import normal_starts, run_recorded, trajectories
+from sb3_lql.benchmark.bandit.landscape import exact_landscape, noise_scales
 from sb3_lql.benchmark.bandit.measures import summarize
 from sb3_lql.common.algorithm import LangevinAlgorithm
 from sb3_lql.common.policies import LangevinPolicy
@@ -39,6 +41,26 @@ def draw(model: BaseAlgorithm, n_actions: int, seed: int, inverse_temperature: f
     with _at_inverse_temperature(model, inverse_temperature):
         actions: np.ndarray = trajectories(model, normal_starts(n_actions, seed), seed)[-1]
         return actions
+
+
+@th.no_grad()
+def draw_with_perfect_critic(policy: LangevinPolicy, n_actions: int, seed: int) -> np.ndarray:
+    """
+    What the chain itself does, whatever was learned.
+
+    :param policy: the chain's policy
+    :param n_actions: number of actions
+    :param seed: seed of the draws
+    :return: as :func:`draw`, on the exact Q in place of the learned one, shape (n_actions, 2)
+    """
+    landscape = exact_landscape(noise_scales(policy))
+
+    def score(actions: th.Tensor, level: int) -> th.Tensor:
+        return landscape.score(actions, level if policy.sampler.noise_conditioned else landscape.last_level)
+
+    initial = th.as_tensor(policy.scale_action(normal_starts(n_actions, seed)), device=policy.device)
+    actions: np.ndarray = policy.unscale_action(run_recorded(policy.sampler, score, initial, seed)[-1].cpu().numpy())
+    return actions
 
 
 def measure_at_inverse_temperatures(model: BaseAlgorithm, n_actions: int, seed: int) -> list[dict[str, Any]]:
