@@ -65,12 +65,18 @@ class MultimodalBandit(gym.Env[np.ndarray, np.ndarray]):
 
     A frame shows the reward map, the last 1,000 actions in white and the newest in red.
 
-    :param render_mode: "rgb_array", "human" (through gymnasium's ``HumanRendering``) or ``None``
+    :param render_mode: "rgb_array" or ``None``; "human" is ``gymnasium.make``'s to add
+    :raises ValueError: for another render mode
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - as gymnasium declares it
 
     def __init__(self, render_mode: str | None = None) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(
+                f"render_mode={render_mode!r} is not supported: pass 'rgb_array' or None; for 'human', make the "
+                "environment by gymnasium.make('MultimodalBandit-v0', render_mode='human')."
+            )
         self.observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.action_space = spaces.Box(-BOUND, BOUND, (2,), np.float32)
         self.render_mode = render_mode
@@ -93,7 +99,7 @@ class MultimodalBandit(gym.Env[np.ndarray, np.ndarray]):
         :return: observation, reward, True for terminated, False for truncated, an empty dictionary
         :raises ValueError: for an action outside the action space
         """
-        action = np.asarray(action, dtype=np.float32)
+        action = np.array(action, dtype=np.float32)
         if not self.action_space.contains(action):
             raise ValueError(f"action={action} is not in {self.action_space}: pass two numbers within [-2, 2].")
         self._actions.append(action)

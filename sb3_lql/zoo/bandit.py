@@ -1,4 +1,4 @@
-"""The commands on the paper's 2-D bandit: train an agent and measure its actions; compare runs."""
+"""``sb3-lql bandit``: train an agent on the paper's 2-D bandit and measure the actions that it draws."""
 
 import argparse
 import ast
@@ -15,8 +15,8 @@ from rl_zoo3.exp_manager import ExperimentManager
 
 import sb3_lql
 from sb3_lql.benchmark.bandit import figures
-from sb3_lql.benchmark.bandit.measures import summarize
-from sb3_lql.benchmark.bandit.runs import ALGORITHMS, Run, draw, measure_at_inverse_temperatures
+from sb3_lql.benchmark.bandit.measures import mode_table, summarize
+from sb3_lql.benchmark.bandit.runs import ALGORITHMS, INVERSE_TEMPERATURES, NAMES, Run, draw, draw_at
 from sb3_lql.common.algorithm import LangevinAlgorithm
 from sb3_lql.zoo.registry import hyperparams_file
 
@@ -24,99 +24,135 @@ ENV_ID = "MultimodalBandit-v0"
 
 
 def bandit() -> None:
-    """``sb3-lql bandit``: train one agent, draw actions, write them with their measures and pictures."""
-    args = _parse_arguments()
+    """Train one agent, draw actions, write them with their measures and pictures."""
+    parser = _make_parser()
+    args = parser.parse_args()
     folder: Path = args.output_dir
+    if args.n_actions < 1:
+        parser.error(f"argument --n-actions: {args.n_actions} is not positive")
+    if args.seed < 0:
+        parser.error(f"argument --seed: {args.seed} is negative")
+    if (folder / "summary.json").exists():
+        parser.error(f"argument --output-dir: {folder} holds a run already, pass another folder")
+
     started = time.perf_counter()
-    model, settings, path = _train(args)
+    try:
+        manager, model, settings = _set_up(args)
+    except (ValueError, TypeError, RuntimeError) as error:
+        parser.error(str(error))
+    model.learn(manager.n_timesteps, progress_bar=True)
+    manager.save_trained_model(model)
+    model.env.close()
     trained = time.perf_counter()
     samples = draw(model, args.n_actions, args.seed)
     summary = {
         "algo": args.algo,
         "seed": args.seed,
         **summarize(samples),
-        "inverse_temperatures": measure_at_inverse_temperatures(model, args.n_actions, args.seed),
         "settings": settings,
         "n_actions": args.n_actions,
         "seconds": {"training": trained - started, "sampling": time.perf_counter() - trained},
         "device": str(model.device),
         "versions": {module.__name__: module.__version__ for module in (sb3_lql, stable_baselines3, th)},
-        "model": str(path.relative_to(folder)),
+        "model": str((Path(manager.save_path) / f"{ENV_ID}.zip").relative_to(folder)),
     }
+    if isinstance(model, LangevinAlgorithm):
+        summary["by_inverse_temperature"] = [
+            {"inverse_temperature": w, **summarize(draw_at(model, w, args.n_actions, args.seed))}
+            for w in INVERSE_TEMPERATURES
+        ]
+    run = Run(model, samples, summary)
     np.save(folder / "samples.npy", samples)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    _draw_figures(Run(model, summary), samples, folder)
-    shares = ", ".join(f"{name} {summary[name]:.3f}" for name in ("top", "right", "bottom", "left", "sum", "low"))
-    print(f"{shares}; reward {summary['reward_mean']:.3f} ± {summary['reward_std']:.3f}")
-    print(f"Written to {folder}: summary.json, samples.npy, pictures, the agent")
+    _draw_figures(run, folder)
+    # Last, and in one stroke: where there is a summary, the run is complete
+    unfinished = folder / "summary.json.unfinished"
+    unfinished.write_text(json.dumps(summary, indent=2) + "\n")
+    unfinished.replace(folder / "summary.json")
+    print(f"{mode_table([(run.name, summary)])}Written to {folder}: summary.json, samples.npy, pictures, the agent")
 
 
-def _parse_arguments() -> argparse.Namespace:
+def _make_parser() -> argparse.ArgumentParser:
     """The command's options, of which every hyperparameter of the algorithm's YAML entry is one."""
     choice = argparse.ArgumentParser(add_help=False)
     choice.add_argument("--algo", choices=ALGORITHMS, default="nclql", help="algorithm (default: %(default)s)")
     algo = choice.parse_known_args()[0].algo
 
     parser = argparse.ArgumentParser(
-        description=f"Train {ALGORITHMS[algo][1]} on the paper's 2-D bandit, {ENV_ID}, draw actions and measure them.",
+        description=f"Train {NAMES[algo]} on the paper's 2-D bandit, {ENV_ID}, draw actions and measure them.",
         parents=[choice],
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of training and sampling (default: %(default)s)")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for everything that is written")
     parser.add_argument("--n-actions", type=int, default=10_000, help="actions to draw (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: %(default)s)")
-    hyperparams = parser.add_argument_group("hyperparameters", "as in the RL Zoo's YAML files")
+    hyperparams = parser.add_argument_group(f"hyperparameters ({_config(algo)})")
     for name, default in _entry(algo).items():
-        flag = "--" + name.replace("_", "-")
-        hyperparams.add_argument(flag, type=_value, metavar="VALUE", dest=name, help=f"(default: {default})")
-    parser.set_defaults(env_kwargs=None)  # which `enjoy` looks for among the arguments of a run
-    args = parser.parse_args()
-    if args.n_actions < 1:
-        parser.error(f"argument --n-actions: {args.n_actions} is not positive")
-    return args
+        hyperparams.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            type=_value,
+            default=argparse.SUPPRESS,
+            metavar="VALUE",
+            help=f"(default: {default})",
+        )
+    return parser
+
+
+def _config(algo: str) -> Path:
+    path = hyperparams_file(algo)
+    assert path is not None, f"no hyperparameters for {algo}"
+    return path
 
 
 def _entry(algo: str) -> dict[str, Any]:
     """The algorithm's hyperparameters for the bandit."""
-    entry: dict[str, Any] = yaml.safe_load(Path(str(hyperparams_file(algo))).read_text())[ENV_ID]
+    entry: dict[str, Any] = yaml.safe_load(_config(algo).read_text())[ENV_ID]
     return entry
 
 
 def _value(text: str) -> Any:
-    """A Python literal, or the text itself, which the RL Zoo may know how to read ("lin_1e-3")."""
+    """A value as Python spells it ("1e-4", "(1.0, 1e-4)"), or as the RL Zoo's YAML files do ("true", "lin_1e-3")."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text
+        return yaml.safe_load(text)
 
 
-def _train(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Path]:
-    """Train as ``sb3-lql train`` does; return the model, its hyperparameters and the zip in which it lies."""
-    overrides = {name: value for name in _entry(args.algo) if (value := getattr(args, name)) is not None}
+def _set_up(args: argparse.Namespace) -> tuple[ExperimentManager, Any, dict[str, Any]]:
+    """
+    What ``sb3-lql train`` does before it trains; the model's ``learn`` is then called without the RL Zoo's, which would
+    take a Ctrl-C for the end of the training.
+    """
+    given = vars(args)
     manager = ExperimentManager(
-        args,
+        # What `enjoy` looks for among a run's arguments, and what can be read without pickle
+        argparse.Namespace(**{**given, "output_dir": str(args.output_dir), "env_kwargs": None}),
         args.algo,
         ENV_ID,
         str(args.output_dir),
         eval_freq=-1,
-        hyperparams=overrides,
+        hyperparams={name: given[name] for name in _entry(args.algo).keys() & given.keys()},
         seed=args.seed,
         verbose=0,
         device=args.device,
-        config=str(hyperparams_file(args.algo)),
+        config=str(_config(args.algo)),
     )
     experiment = manager.setup_experiment()
     assert experiment is not None
+    model: Any
     model, settings = experiment
-    model.learn(manager.n_timesteps, progress_bar=True)
-    manager.save_trained_model(model)
-    return model, dict(settings), Path(manager.save_path) / f"{ENV_ID}.zip"
+    if manager.n_timesteps <= model.learning_starts:
+        raise ValueError(
+            f"n_timesteps={manager.n_timesteps} ends before learning begins: pass more than "
+            f"learning_starts={model.learning_starts}."
+        )
+    return manager, model, dict(settings)
 
 
-def _draw_figures(run: Run, samples: np.ndarray, folder: Path) -> None:
-    figures.save(figures.samples([run], [samples]), folder, "samples")
+def _draw_figures(run: Run, folder: Path) -> None:
+    figures.save(figures.samples([run]), folder, "samples")
     figures.save(figures.from_grid([run]), folder, "from_grid")
-    if isinstance(run.model, LangevinAlgorithm):
+    if run.runs_a_chain:
         figures.save(figures.value_maps([run]), folder, "value_maps")
         figures.save(figures.temperatures([run]), folder, "temperatures")
         figures.save(figures.steps(run), folder, "steps")

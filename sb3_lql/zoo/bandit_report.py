@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,43 +10,38 @@ from sb3_lql.benchmark.bandit import figures
 from sb3_lql.benchmark.bandit.distances import distance_table, measure_distances
 from sb3_lql.benchmark.bandit.landscape import exact_landscape, learned_landscape
 from sb3_lql.benchmark.bandit.measures import mode_table, summarize
-from sb3_lql.benchmark.bandit.runs import ALGORITHMS, Run, draw, draw_with_perfect_critic
-from sb3_lql.common.algorithm import LangevinAlgorithm
+from sb3_lql.benchmark.bandit.runs import ALGORITHMS, Run, draw_with_perfect_critic
 
 
 def report() -> None:
-    """``sb3-lql bandit_report``: draw the first run of each algorithm side by side, and tabulate all of them."""
+    """``sb3-lql bandit_report``: tabulate all runs, and draw the first one of each algorithm."""
     parser = argparse.ArgumentParser(description="Compare runs of `sb3-lql bandit` in pictures and tables.")
     _add_arguments(parser)
     args = parser.parse_args()
+    runs = _load(parser, args.runs)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    order = list(ALGORITHMS)
-    runs = sorted(_load(parser, args.runs), key=lambda run: (order.index(run.algo), run.seed))
-    firsts = list({run.name: run for run in reversed(runs)}.values())[::-1]
-    langevin = [run for run in firsts if isinstance(run.model, LangevinAlgorithm)]
+    firsts = [next(of_algo) for _, of_algo in groupby(runs, key=lambda run: run.algo)]
+    langevin = [run for run in firsts if run.runs_a_chain]
 
     drawn = {
         "reward_map": figures.reward_map(),
-        "samples": figures.samples(firsts, [draw(run.model, run.summary["n_actions"], run.seed) for run in firsts]),
+        "samples": figures.samples(firsts),
         "from_grid": figures.from_grid(firsts),
+        **{f"steps_{run.algo}": figures.steps(run) for run in langevin},
     }
     if langevin:
         drawn |= {"value_maps": figures.value_maps(langevin), "temperatures": figures.temperatures(langevin)}
-    drawn |= {f"steps_{run.algo}": figures.steps(run) for run in langevin}
     for name, figure in drawn.items():
         figures.save(figure, args.output_dir, name)
     _write_json(args.output_dir / "runs.json", [run.summary for run in runs])
-    perfect = [
-        (
-            f"{run.name}'s chain with a perfect critic",
-            summarize(draw_with_perfect_critic(run.langevin_policy, run.summary["n_actions"], run.seed)),
-        )
-        for run in langevin
-    ]
-    tables = mode_table([(f"{run.name}, seed {run.seed}", run.summary) for run in runs] + perfect)
+    rows = [(_label(run), run.summary) for run in runs]
     for run in langevin:
-        rows = [(f"w = {entry['inverse_temperature']}", entry) for entry in run.summary["inverse_temperatures"]]
-        tables += f"\n{run.name}, seed {run.seed}:\n\n{mode_table(rows)}"
+        actions = draw_with_perfect_critic(run.langevin_model, len(run.samples), run.seed)
+        rows.append((f"{_label(run)}, with a perfect critic", summarize(actions)))
+    tables = mode_table(rows)
+    for run in langevin:
+        rows = [(f"w = {entry['inverse_temperature']}", entry) for entry in run.summary["by_inverse_temperature"]]
+        tables += f"\n{_label(run)}:\n\n{mode_table(rows)}"
     (args.output_dir / "tables.md").write_text(tables)
     print(f"{tables}\nWritten to {args.output_dir}: {', '.join(drawn)} (SVG and PNG), runs.json, tables.md")
 
@@ -65,25 +61,27 @@ def distances() -> None:
         "--longest-plain-chain", type=int, default=10_000, help="further steps of plain chains on the true reward"
     )
     args = parser.parse_args()
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    runs = _load(parser, args.runs)
-
+    results: dict[str, list[dict[str, Any]]] = {}
     try:
-        landscapes = {f"{run.name}'s critic, seed {run.seed}": learned_landscape(run.langevin_policy) for run in runs}
+        learned = {
+            f"{_label(run)}, its critic": learned_landscape(run.langevin_model.policy)
+            for run in _load(parser, args.runs)
+        }
+        # Smoothed as far as the first critic that has noise levels
+        sigmas = [landscape.sigmas for landscape in learned.values()]
+        smoothed = exact_landscape(next((scales for scales in sigmas if len(scales) > 1), sigmas[0]))
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        for name, landscape in {"the true reward": smoothed, **learned}.items():
+            longest = args.chain_lengths[-1] if name in learned else args.longest_plain_chain
+            results[name] = []
+            for distance in measure_distances(
+                landscape, args.n_actions, args.seed, args.inverse_temperatures, args.chain_lengths, longest
+            ):
+                print(f"{name}: {distance}", flush=True)
+                results[name].append(distance)
+            _write_json(args.output_dir / "distances.json", results)
     except ValueError as error:
         parser.error(str(error))
-    # Smoothed at the noise scales of the first run that has any
-    sigmas = max((landscape.sigmas for landscape in landscapes.values()), key=len)
-    results: dict[str, list[dict[str, Any]]] = {}
-    for name, landscape in {"the true reward": exact_landscape(sigmas), **landscapes}.items():
-        longest = args.chain_lengths[-1] if name in landscapes else args.longest_plain_chain
-        results[name] = []
-        for distance in measure_distances(
-            landscape, args.n_actions, args.seed, args.inverse_temperatures, args.chain_lengths, longest
-        ):
-            print(f"{name}: {distance}", flush=True)
-            results[name].append(distance)
-        _write_json(args.output_dir / "distances.json", results)
     tables = "\n".join(f"Q is {name}:\n\n{distance_table(entries)}" for name, entries in results.items())
     (args.output_dir / "distances.md").write_text(tables)
     print(f"{tables}\nWritten to {args.output_dir}: distances.json, distances.md")
@@ -95,10 +93,20 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _load(parser: argparse.ArgumentParser, folders: list[Path]) -> list[Run]:
+    """The runs, sorted by algorithm and seed."""
     try:
-        return [Run.load(folder) for folder in folders]
+        runs = [Run.load(folder) for folder in folders]
     except ValueError as error:
         parser.error(str(error))
+    runs.sort(key=lambda run: (list(ALGORITHMS).index(run.algo), run.seed))
+    for run, following in pairwise(runs):
+        if _label(run) == _label(following):
+            parser.error(f"two of the runs are of {_label(run)}: pass one of them")
+    return runs
+
+
+def _label(run: Run) -> str:
+    return f"{run.name}, seed {run.seed}"
 
 
 def _write_json(path: Path, content: Any) -> None:

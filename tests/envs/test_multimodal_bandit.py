@@ -102,8 +102,10 @@ def test_frame_shows_the_map_the_actions_and_the_newest_one() -> None:
     ]
     assert np.min(distances, axis=0).max() < 10
 
-    for action in [(-2, 2), (2, -2)]:
-        env.step(np.array(action, np.float32))
+    action = np.empty(2, np.float32)
+    for action[:] in [(-2, 2), (2, -2)]:  # one array, which the caller goes on using
+        env.reset()
+        env.step(action)
     frame = env.render()
     assert frame is not None
     assert tuple(frame[0, 0]) == (255, 255, 255)  # older, top left
@@ -116,13 +118,38 @@ def test_nothing_is_rendered_without_a_render_mode() -> None:
     assert sb3_lql.envs.MultimodalBandit().render() is None
 
 
+def test_only_the_last_thousand_valid_actions_are_drawn() -> None:
+    env = sb3_lql.envs.MultimodalBandit(render_mode="rgb_array")
+    empty = env.render()
+    env.step(np.full(2, -2, np.float32))
+    with pytest.raises(ValueError, match="is not in Box"):
+        env.step(np.full(2, 3, np.float32))
+    frame = env.render()
+    assert frame is not None
+    assert tuple(frame[-1, 0]) == (255, 0, 0)
+    for _ in range(1_000):
+        env.step(np.full(2, 2, np.float32))
+    frame = env.render()
+    assert frame is not None
+    assert empty is not None
+    assert tuple(frame[-1, 0]) == tuple(empty[-1, 0])
+
+
+@pytest.mark.parametrize("render_mode", ["human", "ansi"])
+def test_other_render_mode_is_refused(render_mode: str) -> None:
+    with pytest.raises(ValueError, match=f"render_mode='{render_mode}' is not supported: pass 'rgb_array' or None"):
+        sb3_lql.envs.MultimodalBandit(render_mode=render_mode)
+
+
 def test_human_mode_opens_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pygame")
+    pygame = pytest.importorskip("pygame")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     env = make(render_mode="human")
     env.reset()
     env.step(np.zeros(2, np.float32))
     env.render()
+    window = pygame.display.get_surface()
+    assert window.get_size() == (400, 400)
     env.close()
 
 

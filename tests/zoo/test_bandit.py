@@ -14,8 +14,9 @@ from stable_baselines3 import SAC
 
 from sb3_lql import LQL, NCLQL
 from sb3_lql.benchmark.bandit.measures import summarize
-from sb3_lql.benchmark.bandit.runs import Run
+from sb3_lql.benchmark.bandit.runs import Run, draw
 from sb3_lql.zoo import hyperparams_file
+from sb3_lql.zoo.cli import main
 from tests.zoo.conftest import sb3_lql
 
 CLASSES: dict[str, Any] = dict(nclql=NCLQL, lql=LQL, sac=SAC)
@@ -34,7 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with a run of each algorithm."""
     folder = tmp_path_factory.mktemp("bandit")
     for algo in CLASSES:
-        sb3_lql("bandit", "--algo", algo, "--output-dir", f"runs/{algo}", *SHORT, folder=folder)
+        output = sb3_lql("bandit", "--algo", algo, "--output-dir", f"runs/{algo}", *SHORT, folder=folder)
+        assert "60/60" in output  # the progress bar
     return folder
 
 
@@ -53,8 +55,17 @@ def test_bandit_writes_samples_and_what_they_measure(folder: Path, algo: str) ->
         assert summary[name] == pytest.approx(value)
     assert (summary["algo"], summary["seed"], summary["n_actions"]) == (algo, 3, N_ACTIONS)
     assert summary["seconds"].keys() == {"training", "sampling"}
-    temperatures = [measured["inverse_temperature"] for measured in summary["inverse_temperatures"]]
-    assert temperatures == ([] if algo == "sac" else [1, 5, 10, 20, 50, 100, 200, 300, 400, 500])
+    assert ("by_inverse_temperature" in summary) == (algo != "sac")
+    for measured in summary.get("by_inverse_temperature", []):
+        assert 1 <= measured["inverse_temperature"] <= 500
+        assert measured.keys() == summarize(samples).keys() | {"inverse_temperature"}
+
+
+@pytest.mark.parametrize("algo", CLASSES)
+def test_samples_are_drawn_from_the_agent_that_is_saved(folder: Path, algo: str) -> None:
+    run = Run.load(folder / "runs" / algo)
+    assert run.samples.dtype == np.float32
+    np.testing.assert_allclose(run.samples, draw(run.model, N_ACTIONS, seed=3), atol=1e-5)
 
 
 @pytest.mark.parametrize("algo", CLASSES)
@@ -99,8 +110,8 @@ def test_report_compares_the_runs_in_pictures_and_tables(folder: Path) -> None:
         "| NC-LQL, seed 3",
         "| LQL, seed 3",
         "| SAC, seed 3",
-        "| NC-LQL's chain with a perfect critic",
-        "| LQL's chain with a perfect critic",
+        "| NC-LQL, seed 3, with a perfect critic",
+        "| LQL, seed 3, with a perfect critic",
     ]
     assert "| w = 500 |" in tables
 
@@ -110,7 +121,7 @@ def test_distances_are_measured_for_the_reward_and_for_each_critic(folder: Path)
     options = ("--n-actions", "50", "--output-dir", "distances", *lengths)
     sb3_lql("bandit_distances", "runs/nclql", "runs/lql", *options, folder=folder)
     distances = read(folder / "distances" / "distances.json")
-    n_samplers = {"the true reward": 10, "NC-LQL's critic, seed 3": 9, "LQL's critic, seed 3": 5}
+    n_samplers = {"the true reward": 10, "NC-LQL, seed 3, its critic": 9, "LQL, seed 3, its critic": 5}
     assert {name: len(entries) for name, entries in distances.items()} == {
         name: 2 * n for name, n in n_samplers.items()
     }
@@ -118,21 +129,42 @@ def test_distances_are_measured_for_the_reward_and_for_each_critic(folder: Path)
     assert all(f"Q is {name}:" in tables for name in n_samplers)
 
 
+BANDIT = ("bandit", "--output-dir", "refused")
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (("bandit", "--output-dir", "x", "--algo", "ppo"), "invalid choice: 'ppo'"),
-        (("bandit", "--output-dir", "x", "--n-actions", "0"), "--n-actions: 0 is not positive"),
+        ((*BANDIT, "--algo", "ppo"), "invalid choice: 'ppo'"),
+        ((*BANDIT, "--n-actions", "0"), "--n-actions: 0 is not positive"),
+        ((*BANDIT, "--sigma-max", "0.05"), "sigma_max=0.05 is below sigma_min=0.1"),
+        ((*BANDIT, "--normalize-score", "maybe"), "normalize_score='maybe'"),
+        ((*BANDIT, "--n-timesteps", "20000"), "n_timesteps=20000 ends before learning begins"),
+        ((*BANDIT, "--seed", "-1"), "--seed: -1 is negative"),
         (("bandit",), "the following arguments are required: --output-dir"),
-        (("bandit_report", "nowhere", "--output-dir", "x"), "nowhere holds no summary.json"),
+        (("bandit", "--output-dir", "runs/sac"), "runs/sac holds a run already, pass another folder"),
+        (("bandit_report", "nowhere", "--output-dir", "refused"), "nowhere holds no complete run"),
+        (("bandit_report", "runs/sac", "runs/sac", "--output-dir", "refused"), "two of the runs are of SAC, seed 3"),
+        (("bandit_distances", "runs/sac", "--output-dir", "refused"), "SAC runs no Langevin chain: pass runs of LQL"),
         (
-            ("bandit_distances", "runs/sac", "--output-dir", "x"),
-            "SAC runs no Langevin chain: pass runs of LQL and NC-LQL",
+            ("bandit_distances", "runs/nclql", "--output-dir", "refused", "--chain-lengths", "25"),
+            "hold 25: pass multiples of the 10 noise levels",
         ),
     ],
 )
-def test_bad_options_are_refused_with_their_fix(folder: Path, command: tuple[str, ...], message: str) -> None:
-    assert message in sb3_lql(*command, folder=folder, status=2)
+def test_bad_options_are_refused_with_their_fix(
+    folder: Path,
+    command: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["sb3-lql", *command])
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_help_lists_the_settings_with_their_defaults(tmp_path: Path) -> None:

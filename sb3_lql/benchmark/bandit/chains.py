@@ -21,7 +21,7 @@ def normal_starts(n_actions: int, seed: int) -> np.ndarray:
 
 
 @th.no_grad()
-def trajectories(model: BaseAlgorithm, starts: np.ndarray, seed: int) -> np.ndarray:
+def trajectories(model: BaseAlgorithm, starts: np.ndarray, seed: int, score: ScoreFunction | None = None) -> np.ndarray:
     """
     Draw one action from each start, and keep every step on the way.
 
@@ -31,7 +31,8 @@ def trajectories(model: BaseAlgorithm, starts: np.ndarray, seed: int) -> np.ndar
     :param model: LQL, NCLQL, or an actor-critic algorithm with SAC's actor, trained on the bandit
     :param starts: ``a_0``, shape (n_actions, 2)
     :param seed: seed of the chain's noise
-    :return: actions before the first and after each step, shape (n_steps + 1, n_actions, 2)
+    :param score: what a Langevin chain climbs; by default the gradient of its critics
+    :return: actions before the first and after each step, float32 array of shape (n_steps + 1, n_actions, 2)
     """
     policy = model.policy
     policy.set_training_mode(False)
@@ -40,23 +41,17 @@ def trajectories(model: BaseAlgorithm, starts: np.ndarray, seed: int) -> np.ndar
         latent = th.as_tensor(starts, dtype=th.float32, device=model.device)
         mean, log_std, _ = cast(Actor, policy.actor).get_action_dist_params(obs)
         actions = th.tanh(mean + log_std.exp() * latent)
-        return np.stack([starts, policy.unscale_action(actions.cpu().numpy())])
+        return np.stack([starts.astype(np.float32), policy.unscale_action(actions.cpu().numpy())])
 
-    score = policy.critic.action_gradient(policy.critic.features(obs))
+    if score is None:
+        score = policy.critic.action_gradient(policy.critic.features(obs))
     initial = th.as_tensor(policy.scale_action(starts), device=model.device)
-    return policy.unscale_action(run_recorded(policy.sampler, score, initial, seed).cpu().numpy())
+    return policy.unscale_action(_run_recorded(policy.sampler, score, initial, seed).cpu().numpy())
 
 
-def run_recorded(sampler: LangevinSampler, score: ScoreFunction, initial_actions: th.Tensor, seed: int) -> th.Tensor:
-    """
-    Run a sampler and record where its score is asked for: before each step.
-
-    :param sampler: the chain
-    :param score: gradient of Q in the action
-    :param initial_actions: ``a_0`` in [-1, 1], shape (n_actions, 2)
-    :param seed: seed of the noise
-    :return: actions in [-1, 1] before the first and after each step, shape (chain_length + 1, n_actions, 2)
-    """
+def _run_recorded(sampler: LangevinSampler, score: ScoreFunction, initial_actions: th.Tensor, seed: int) -> th.Tensor:
+    """Actions in [-1, 1] before the first and after each step of a chain, shape (chain_length + 1, n_actions, 2)."""
+    # A sampler asks for the score where it is
     visited: list[th.Tensor] = []
 
     def recording_score(actions: th.Tensor, level: int) -> th.Tensor:

@@ -1,5 +1,6 @@
 """How close Langevin samplers come to the Boltzmann law that they name."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,11 +14,10 @@ from sb3_lql.benchmark.tables import markdown_table
 from sb3_lql.common.langevin import LangevinSampler, annealed_step_sizes
 from sb3_lql.envs.multimodal_bandit import BOUND
 
-#: (Last) step size of chains that do not normalise the score, times ``w``. It must be small beside the curvature of
-#: w * Q: a step takes 0.005 / 2 / 0.15² = 11 % of the way to the centre of a high mode.
-STEP_SIZE_TIMES_W = 0.005
-#: (Last) step size of chains that do (table 6).
+#: (Last) step size of chains that normalise the score (table 6).
 NORMALIZED_STEP_SIZE = 1e-4
+#: The largest ``w`` whose law the grid resolves: see :data:`~sb3_lql.benchmark.bandit.laws.POINTS_PER_CELL`.
+LARGEST_W = 500
 
 #: Names of the samplers, by whether they are annealed and whether they normalise the score.
 SAMPLERS = {
@@ -26,6 +26,19 @@ SAMPLERS = {
     (True, False): "annealed, score as it is",
     (True, True): "annealed, score normalised",
 }
+
+
+def step_size(inverse_temperature: float) -> float:
+    """
+    (Last) step size of chains that do not normalise the score: small enough for the chain's law to be near exp(w * Q).
+
+    Beside the curvature of w * Q: a step of 0.005 / w takes 0.005 / 2 / 0.15² = 11 % of the way to the centre of a high
+    mode. And beside the box: the noise of a step must be small, as whatever leaves the box is put on its border.
+
+    :param inverse_temperature: ``w``
+    :return: ``eps``
+    """
+    return min(0.005 / inverse_temperature, 0.0005)
 
 
 def measure_distances(
@@ -45,16 +58,30 @@ def measure_distances(
     :param n_actions: number of actions
     :param seed: seed of all draws
     :param inverse_temperatures: ``w`` of the laws
-    :param chain_lengths: steps of a chain, multiples of the first one and of the number of noise levels
-    :param longest_plain_chain: steps that plain chains with the score as it is are measured after, too
+    :param chain_lengths: steps of a chain, multiples of the number of noise levels
+    :param longest_plain_chain: steps after which plain chains with the score as it is are measured, too
     :return: one dictionary for each distance: ``sampler``, ``steps``, ``inverse_temperature``, ``total_variation``,
-        ``kl_divergence``; the first ones are of independent draws from the law itself
+        ``kl_divergence`` and ``on_border``, the share of actions on the border of the box; the first ones are of
+        independent draws from the law itself
+    :raises ValueError: if a number is out of range
     """
+    n_levels = len(landscape.sigmas)
+    if n_actions < 1:
+        raise ValueError(f"n_actions={n_actions} is not positive: pass a number of actions.")
+    for w in inverse_temperatures:
+        if not 0 < w <= LARGEST_W:
+            raise ValueError(f"inverse_temperatures holds {w}: pass values above 0 and up to {LARGEST_W}.")
+    for length in (*chain_lengths, longest_plain_chain):
+        if length < 1 or length % n_levels:
+            raise ValueError(
+                f"chain_lengths and longest_plain_chain hold {length}: pass multiples of the {n_levels} noise levels."
+            )
     starts = th.as_tensor(normal_starts(n_actions, seed) / BOUND, dtype=th.float32).clamp(-1, 1)
     q_values = landscape.on_grid(landscape.last_level)
-    for w in inverse_temperatures:
+    for w in sorted(set(inverse_temperatures)):
         law = boltzmann_law(q_values, w)
-        yield _distance("independent draws", 0, w, draw_cells(law, n_actions, seed), law)
+        shares = draw_cells(law, n_actions, seed)
+        yield _distance("independent draws", 0, w, shares, law, on_border=0.0)
         for (annealed, normalized), name in SAMPLERS.items():
             if annealed and landscape.last_level == 0:
                 continue
@@ -63,16 +90,20 @@ def measure_distances(
                 lengths.add(longest_plain_chain)
             chains = _annealed_chains if annealed else _plain_chains
             for steps, actions in chains(landscape, starts, sorted(lengths), w, normalized, seed):
-                yield _distance(name, steps, w, histogram(BOUND * actions.numpy()), law)
+                on_border = float((actions.abs() == 1).any(dim=1).double().mean())
+                yield _distance(name, steps, w, histogram(BOUND * actions.numpy()), law, on_border)
 
 
-def _distance(sampler: str, steps: int, w: float, shares: np.ndarray, law: np.ndarray) -> dict[str, Any]:
+def _distance(
+    sampler: str, steps: int, w: float, shares: np.ndarray, law: np.ndarray, on_border: float
+) -> dict[str, Any]:
     return {
         "sampler": sampler,
         "steps": steps,
         "inverse_temperature": w,
         "total_variation": total_variation(shares, law),
         "kl_divergence": kl_divergence(shares, law),
+        "on_border": on_border,
     }
 
 
@@ -80,11 +111,13 @@ def _plain_chains(
     landscape: Landscape, actions: th.Tensor, lengths: list[int], w: float, normalized: bool, seed: int
 ) -> Iterator[tuple[int, th.Tensor]]:
     """One long chain, looked at after each of the lengths."""
-    # Of so few steps at a time that the noise of all does not have to be held
-    block = lengths[0]
-    step_size = NORMALIZED_STEP_SIZE if normalized else STEP_SIZE_TIMES_W / w
+    # A few steps at a time, so that the noise of all does not have to be held
+    block = math.gcd(*lengths)
     sampler = LangevinSampler(
-        th.tensor([step_size], dtype=th.float64), block, inverse_temperature=w, normalize_score=normalized
+        th.tensor([NORMALIZED_STEP_SIZE if normalized else step_size(w)], dtype=th.float64),
+        block,
+        inverse_temperature=w,
+        normalize_score=normalized,
     )
     generator = th.Generator().manual_seed(seed)
     for steps in range(block, lengths[-1] + 1, block):
@@ -98,12 +131,12 @@ def _annealed_chains(
     landscape: Landscape, starts: th.Tensor, lengths: list[int], w: float, normalized: bool, seed: int
 ) -> Iterator[tuple[int, th.Tensor]]:
     """A chain for each of the lengths, which are spread evenly over the levels."""
-    step_size = NORMALIZED_STEP_SIZE if normalized else STEP_SIZE_TIMES_W / w
-    step_sizes = annealed_step_sizes(step_size, landscape.sigmas)
+    last_step_size = NORMALIZED_STEP_SIZE if normalized else step_size(w)
+    step_sizes = annealed_step_sizes(last_step_size, landscape.sigmas)
     for length in lengths:
         sampler = LangevinSampler(step_sizes, length // len(step_sizes), landscape.sigmas, w, normalized)
         noise = th.randn((sampler.chain_length, *starts.shape), generator=th.Generator().manual_seed(seed))
-        yield sampler.chain_length, sampler(landscape.score, starts, noise).actions
+        yield length, sampler(landscape.score, starts, noise).actions
 
 
 def distance_table(distances: list[dict[str, Any]]) -> str:

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from sb3_lql.benchmark.bandit.chains import trajectories
-from sb3_lql.benchmark.bandit.landscape import exact_landscape, learned_landscape, noise_scales
+from sb3_lql.benchmark.bandit.landscape import Landscape, learned_landscape, noise_scales, perfect_landscape
 from sb3_lql.benchmark.bandit.laws import grid
 from sb3_lql.benchmark.bandit.measures import MODE_RADIUS
-from sb3_lql.benchmark.bandit.runs import Run, draw
+from sb3_lql.benchmark.bandit.runs import INVERSE_TEMPERATURES, Run, draw_at
 from sb3_lql.common.langevin import LangevinSampler
 from sb3_lql.envs.multimodal_bandit import BOUND, HIGH_MODES, MODES, reward
 
@@ -26,8 +26,8 @@ PANEL = 2.4
 COLOUR_MAP = "Blues_r"
 ACTION_COLOUR = "#ff7f0e"
 START_COLOUR = "white"
-#: ``w`` of the columns of :func:`temperatures`.
-SHOWN_TEMPERATURES = (1, 20, 50, 100, 200, 500)
+#: ``w`` of the columns of :func:`temperatures`, at all of which runs are measured.
+SHOWN_TEMPERATURES = tuple(w for w in INVERSE_TEMPERATURES if w in (1, 20, 50, 100, 200, 500))
 #: Noise levels in :func:`value_maps`, counted from 1 as in figure 2.
 SHOWN_LEVELS = (1, 4, 7, 10)
 #: Actions in a panel that shows the shape of a distribution.
@@ -61,16 +61,15 @@ def reward_map() -> Figure:
     return figure
 
 
-def samples(runs: Sequence[Run], actions: Sequence[np.ndarray]) -> Figure:
+def samples(runs: Sequence[Run]) -> Figure:
     """
     :param runs: the agents
-    :param actions: the actions of each, shape (n_actions, 2)
-    :return: all actions, with the share of each high mode beside it (table 4)
+    :return: all their samples, with the share of each high mode beside it (table 4)
     """
     figure, panels = _panels(1, len(runs), panel=1.6 * PANEL)
-    for axes, run, drawn in zip(panels.flat, runs, actions, strict=True):
+    for axes, run in zip(panels.flat, runs, strict=True):
         _show_reward(axes)
-        _dots(axes, drawn, size=2)
+        _dots(axes, run.samples, size=2)
         for name, index in HIGH_MODES.items():
             x, y = 0.55 * MODES[index]
             share = f"{run.summary[name]:.3f}"
@@ -87,15 +86,10 @@ def value_maps(runs: Sequence[Run]) -> Figure:
     columns = [(run, level) for run in runs for level in _shown_levels(run)]
     figure, panels = _panels(2, len(columns))
     for (learned, exact), (run, level) in zip(panels.T, columns, strict=True):
-        landscape = learned_landscape(run.langevin_policy)
-        title = f"{run.name}, Q(s, a)"
-        if landscape.last_level > 0:
-            title = rf"{run.name}, level {level + 1}, $\sigma$ = {landscape.sigmas[level]:.2g}"
-        learned.set_title(title, fontsize=9)
-        for axes, values in (
-            (learned, landscape.on_grid(level)),
-            (exact, exact_landscape(landscape.sigmas).on_grid(level)),
-        ):
+        landscape = learned_landscape(run.langevin_model.policy)
+        learned.set_title(f"{run.name}, {_level_title(landscape, level)}", fontsize=9)
+        for axes, shown in ((learned, landscape), (exact, perfect_landscape(run.langevin_model))):
+            values = shown.on_grid(level)
             _show_map(axes, values)
             axes.set_xlabel(f"{values.min():.2f} … {values.max():.2f}", fontsize=8)
     panels[0, 0].set_ylabel("learned")
@@ -113,8 +107,8 @@ def temperatures(runs: Sequence[Run]) -> Figure:
         row[0].set_ylabel(run.name)
         for axes, w in zip(row, SHOWN_TEMPERATURES, strict=True):
             _show_reward(axes)
-            _dots(axes, draw(run.model, N_SHOWN, run.seed, w), size=1)
-            (measured,) = (m for m in run.summary["inverse_temperatures"] if m["inverse_temperature"] == w)
+            _dots(axes, draw_at(run.langevin_model, w, N_SHOWN, run.seed), size=1)
+            (measured,) = (m for m in run.summary["by_inverse_temperature"] if m["inverse_temperature"] == w)
             axes.set_xlabel(f"{measured['sum']:.0%} in high modes", fontsize=8)
     for axes, w in zip(panels[0], SHOWN_TEMPERATURES, strict=True):
         axes.set_title(f"w = {w}")
@@ -145,7 +139,7 @@ def steps(run: Run) -> Figure:
     :param run: an agent with a Langevin policy
     :return: a grid of initial actions and where its chains are at ten times on their way (figures 8 to 10)
     """
-    sampler = run.langevin_policy.sampler
+    sampler = run.langevin_model.policy.sampler
     visited = trajectories(run.model, _start_grid(), run.seed)
     shown = np.unique(np.linspace(0, sampler.chain_length, 11).round().astype(int))
     figure, panels = _panels(2, (len(shown) + 1) // 2, panel=0.9 * PANEL)
@@ -159,9 +153,17 @@ def steps(run: Run) -> Figure:
     return figure
 
 
+def _level_title(landscape: Landscape, level: int) -> str:
+    if landscape.last_level == 0:
+        return "Q(s, a)"
+    # The last level learns from TD on clean actions: its noise scale sets the length of a step only
+    noise = "no noise" if level == landscape.last_level else rf"$\sigma$ = {landscape.sigmas[level]:.2g}"
+    return f"level {level + 1}, {noise}"
+
+
 def _shown_levels(run: Run) -> list[int]:
     """Indices of :data:`SHOWN_LEVELS` as far as the agent has them; 0 for one without noise levels."""
-    n_levels = len(noise_scales(run.langevin_policy))
+    n_levels = len(noise_scales(run.langevin_model.policy))
     return [level - 1 for level in SHOWN_LEVELS if level <= n_levels]
 
 
@@ -176,8 +178,7 @@ def _step_title(sampler: LangevinSampler, step: int) -> str:
         return "initial actions"
     if not sampler.noise_conditioned:
         return f"step {step}"
-    level = (step - 1) // sampler.n_steps
-    return rf"step {step}, $\sigma$ = {sampler.sigmas[level]:.2g}"
+    return f"step {step}, level {(step - 1) // sampler.n_steps + 1}"
 
 
 def _panels(n_rows: int, n_columns: int, panel: float = PANEL) -> tuple[Figure, np.ndarray]:
@@ -198,7 +199,7 @@ def _show_reward(axes: Axes) -> None:
 
 
 def _mark_modes(axes: Axes) -> None:
-    """A circle of the radius that counts around each mode, dashed around the low ones."""
+    """A circle of the radius that counts around each mode, dotted around the low ones."""
     for index, mode in enumerate(MODES):
         style = "-" if index in HIGH_MODES.values() else ":"
         axes.add_patch(Circle(tuple(mode), MODE_RADIUS, fill=False, color="0.4", linewidth=0.8, linestyle=style))

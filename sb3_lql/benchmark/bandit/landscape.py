@@ -9,6 +9,7 @@ import torch as th
 from torch.special import ndtr
 
 from sb3_lql.benchmark.bandit.laws import grid
+from sb3_lql.common.algorithm import LangevinAlgorithm
 from sb3_lql.common.langevin import ScoreFunction
 from sb3_lql.common.policies import LangevinPolicy
 from sb3_lql.envs.multimodal_bandit import BOUND, HIGHEST_DENSITY, MODE_STD, MODES, WEIGHTS
@@ -80,18 +81,27 @@ def noise_scales(policy: LangevinPolicy) -> th.Tensor:
     return sampler.sigmas.double().cpu() if sampler.noise_conditioned else th.zeros(1, dtype=th.float64)
 
 
-def exact_landscape(sigmas: th.Tensor) -> Landscape:
+def perfect_landscape(model: LangevinAlgorithm) -> Landscape:
+    """
+    :param model: an agent trained on the bandit
+    :return: what its :func:`learned_landscape` should be: in scaled rewards too, and the sum of as many critics
+    """
+    return exact_landscape(noise_scales(model.policy), scale=model.policy.n_critics * model.reward_scale)
+
+
+def exact_landscape(sigmas: th.Tensor, scale: float = 1.0) -> Landscape:
     """
     What a perfect critic learns from uniformly random actions: equation 7 at all levels but the last, which equation 8
     trains on clean actions.
 
     :param sigmas: noise scale of each level, shape (n_levels,)
+    :param scale: factor on all values
     :return: the reward and its smoothed forms
     """
     scales = [*sigmas[:-1].tolist(), 0.0]
 
     def q_value(actions: th.Tensor, level: int) -> th.Tensor:
-        return smoothed_reward(actions, scales[level])
+        return scale * smoothed_reward(actions, scales[level])
 
     def score(actions: th.Tensor, level: int) -> th.Tensor:
         gradient: th.Tensor = th.func.grad(lambda a: q_value(a, level).sum())(actions)

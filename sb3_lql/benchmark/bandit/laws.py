@@ -44,7 +44,7 @@ def histogram(samples: np.ndarray) -> np.ndarray:
 
 def draw_cells(log_law: np.ndarray, n_samples: int, seed: int) -> np.ndarray:
     """
-    The histogram of independent draws from the law itself: what no sampler of as many actions can be expected to beat.
+    The histogram of independent draws from the law itself: what to expect of a sampler that has it.
 
     :param log_law: log-probability of each cell
     :param n_samples: number of draws
@@ -70,7 +70,7 @@ def kl_divergence(shares: np.ndarray, log_law: np.ndarray) -> float:
     """
     :param shares: share of samples in each cell
     :param log_law: log-probability of each cell
-    :return: Kullback-Leibler divergence of the law from the samples, ``sum p log(p / q)``, in nats
+    :return: Kullback-Leibler divergence of the samples from the law, ``sum p log(p / q)``, in nats
     """
     occupied = shares > 0
     return float((shares[occupied] * (np.log(shares[occupied]) - log_law[occupied])).sum())

@@ -7,6 +7,7 @@ import pytest
 import torch as th
 from stable_baselines3 import SAC
 
+from sb3_lql import LQL
 from sb3_lql.benchmark.bandit.chains import normal_starts, trajectories
 
 ENV_ID = "MultimodalBandit-v0"
@@ -28,6 +29,7 @@ def test_trajectory_of_a_langevin_policy_ends_where_sample_actions_does(algorith
     visited = trajectories(model, STARTS, seed=7)
     length = model.policy.sampler.chain_length
     assert visited.shape == (length + 1, 3, 2)
+    assert visited.dtype == np.float32
     np.testing.assert_allclose(visited[0], STARTS.clip(-2, 2), atol=1e-6)
     noise = th.randn((length, 3, 2), generator=th.Generator().manual_seed(7))
     initial = th.as_tensor(STARTS.clip(-2, 2) / 2, dtype=th.float32)
@@ -45,7 +47,8 @@ def test_trajectory_is_repeatable_and_depends_on_its_seed(algorithm: Any, tiny: 
 def test_trajectory_of_sac_is_its_reparametrised_gaussian() -> None:
     model = SAC("MlpPolicy", ENV_ID, policy_kwargs=dict(net_arch=[8]), seed=0, device="cpu")
     start, final = trajectories(model, STARTS, seed=0)
-    np.testing.assert_array_equal(start, STARTS)
+    np.testing.assert_array_equal(start, STARTS.astype(np.float32))
+    assert final.dtype == np.float32
     mode, _ = model.predict(np.zeros(1, np.float32), deterministic=True)
     np.testing.assert_allclose(final[0], mode, atol=1e-6)
     # The law of many is that of predict: same mean, within five standard errors of the difference
@@ -54,3 +57,11 @@ def test_trajectory_of_sac_is_its_reparametrised_gaussian() -> None:
     five_errors = 5 * np.sqrt(2 / 20_000) * drawn.std(axis=0).max()
     assert drawn.mean(axis=0) == pytest.approx(predicted.mean(axis=0), abs=five_errors)
     assert drawn.std(axis=0) == pytest.approx(predicted.std(axis=0), abs=five_errors)
+
+
+def test_trajectory_on_another_score_climbs_that(tiny: dict[str, Any]) -> None:
+    """A constant pull of 0.5 * 1e-4 * 500 = 0.025 to the right in every step, in [-1, 1], with noise of 0.01."""
+    model = LQL("MlpPolicy", ENV_ID, seed=0, **tiny)
+    visited = trajectories(model, np.zeros((1_000, 2)), seed=0, score=lambda a, _: th.tensor([[7.0, 0.0]]).expand_as(a))
+    mean = visited[-1].mean(axis=0)
+    np.testing.assert_allclose(mean, [2 * 2 * 0.025, 0], atol=5 * 2 * np.sqrt(2) * 0.01 / np.sqrt(1_000))

@@ -1,10 +1,12 @@
 """Samplers are measured against the law that they should have."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch as th
 
-from sb3_lql.benchmark.bandit.distances import distance_table, measure_distances
+from sb3_lql.benchmark.bandit.distances import distance_table, measure_distances, step_size
 from sb3_lql.benchmark.bandit.landscape import Landscape
 
 STIFFNESS = 4.0
@@ -65,19 +67,67 @@ def test_landscape_without_noise_levels_has_plain_chains_only() -> None:
 
 
 def test_normal_starts_alone_are_off_by_their_known_distance() -> None:
-    """Chains that do not move keep N(0, I), clipped: of a uniform law, they miss what the closed form says."""
+    """Chains that hardly move (by 0.006 a step) keep N(0, I), clipped: far from a uniform law by a closed form."""
     stats = pytest.importorskip("scipy.stats")
     still = Landscape(
         q_value=lambda actions, level: th.zeros(len(actions)),
         score=lambda actions, level: th.zeros_like(actions),
         sigmas=th.zeros(1, dtype=th.float64),
     )
-    variation, divergence = measured(still, n_actions=100_000, w=1e9)["plain, score as it is", 20]
+    distances = measure_distances(still, 100_000, 0, [500.0], chain_lengths=[1], longest_plain_chain=1)
+    (one_step,) = (d for d in distances if d["sampler"] == "plain, score as it is")
     cell = np.diff(stats.norm.cdf(np.linspace(-2, 2, 21)))
     cell[[0, -1]] += stats.norm.cdf(-2)
     law = np.outer(cell, cell)
-    assert variation == pytest.approx(0.5 * np.abs(law - 1 / 400).sum(), abs=0.01)
-    assert divergence == pytest.approx((law * np.log(400 * law)).sum(), abs=0.01)
+    assert one_step["total_variation"] == pytest.approx(0.5 * np.abs(law - 1 / 400).sum(), abs=0.01)
+    assert one_step["kl_divergence"] == pytest.approx((law * np.log(400 * law)).sum(), abs=0.01)
+    # Half of what was clipped to the border is there still, after one step of noise without drift
+    outside = 1 - (1 - 2 * stats.norm.cdf(-2)) ** 2
+    assert 0.4 * outside < one_step["on_border"] < 0.8 * outside
+
+
+def test_annealed_chains_go_through_the_levels_and_plain_ones_stay_on_the_last() -> None:
+    sigmas = th.tensor([0.4, 0.2, 0.1], dtype=th.float64)
+    levels: list[int] = []
+
+    def score(actions: th.Tensor, level: int) -> th.Tensor:
+        levels.append(level)
+        return th.zeros_like(actions)
+
+    still = Landscape(lambda actions, level: th.zeros(len(actions)), score, sigmas)
+    seen: dict[tuple[str, int], list[int]] = {}
+    for distance in measure_distances(still, 10, 0, [5.0], chain_lengths=[3, 6], longest_plain_chain=9):
+        seen[distance["sampler"], distance["steps"]] = levels.copy()
+        levels.clear()
+    for name in ("annealed, score as it is", "annealed, score normalised"):
+        assert seen[name, 3] == [0, 1, 2]
+        assert seen[name, 6] == [0, 0, 1, 1, 2, 2]
+    # One chain, looked at on its way
+    assert [seen["plain, score as it is", steps] for steps in (3, 6, 9)] == [[2] * 3] * 3
+
+
+def test_step_is_small_beside_the_curvature_and_beside_the_box() -> None:
+    assert step_size(500) == pytest.approx(1e-5)
+    assert step_size(1) == 5e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(n_actions=0), "n_actions=0 is not positive"),
+        (dict(inverse_temperatures=[0.0]), "inverse_temperatures holds 0.0: pass values above 0 and up to 500"),
+        (dict(inverse_temperatures=[1.0, 501.0]), "inverse_temperatures holds 501.0"),
+        (dict(chain_lengths=[0]), "hold 0: pass multiples of the 2 noise levels"),
+        (dict(chain_lengths=[20, 33]), "hold 33: pass multiples of the 2 noise levels"),
+        (dict(longest_plain_chain=41), "hold 41: pass multiples of the 2 noise levels"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
+    valid: dict[str, Any] = dict(
+        n_actions=10, seed=0, inverse_temperatures=[1.0], chain_lengths=[20], longest_plain_chain=20
+    )
+    with pytest.raises(ValueError, match=message):
+        next(measure_distances(quadratic([0.2, 0.1]), **valid | arguments))
 
 
 def test_table_has_a_row_for_each_sampler_and_length_in_order() -> None:
