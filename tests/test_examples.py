@@ -20,3 +20,14 @@ def test_demo_trains_evaluates_and_leaves_what_it_says(tmp_path: Path) -> None:
     assert Path(paths["learning curve"].strip()).read_bytes().startswith(b"\x89PNG")
     video = paths["video"].strip()
     assert video.startswith("skipped") or Path(video).stat().st_size > 0
+
+
+def test_bandit_chains_compares_chains_with_a_perfect_critic() -> None:
+    command = [sys.executable, str(EXAMPLES / "bandit_chains.py"), "--n-actions", "200"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[2:]]
+    sums = {row[0].split(", inverse_temperature")[0].lstrip("`"): float(row[5]) for row in rows}
+    # Table 4: 0.993 and 0.570
+    assert sums["NCLQL(sigma_max=0.3, sigma_min=0.1"] > 0.98
+    assert all(0.3 < total < 0.8 for name, total in sums.items() if name.startswith("LQL"))

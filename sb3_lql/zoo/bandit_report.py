@@ -77,7 +77,7 @@ def distances() -> None:
             for distance in measure_distances(
                 landscape, args.n_actions, args.seed, args.inverse_temperatures, args.chain_lengths, longest
             ):
-                print(f"{name}: {distance}", flush=True)
+                print(f"{name}: {', '.join(f'{key} {value}' for key, value in distance.items())}", flush=True)
                 results[name].append(distance)
             _write_json(args.output_dir / "distances.json", results)
     except ValueError as error:

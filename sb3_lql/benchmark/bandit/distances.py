@@ -142,12 +142,13 @@ def _annealed_chains(
 def distance_table(distances: list[dict[str, Any]]) -> str:
     """
     :param distances: of one landscape, from :func:`measure_distances`
-    :return: a Markdown table: a row for each sampler and chain length, a column for each ``w``
+    :return: a Markdown table of total variation and KL divergence: a row for each sampler and chain length, a column
+        for each ``w``
     """
     temperatures = sorted({distance["inverse_temperature"] for distance in distances})
     cells: dict[tuple[str, int], list[str]] = {}
     for distance in sorted(distances, key=lambda distance: distance["inverse_temperature"]):
-        cell = f"{distance['total_variation']:.2f}, {distance['kl_divergence']:.2f}"
+        cell = f"{distance['total_variation']:.3f}, {distance['kl_divergence']:.3g}"
         cells.setdefault((distance["sampler"], distance["steps"]), []).append(cell)
     rows = [
         [sampler, f"{steps:,}" if steps else "", *values]

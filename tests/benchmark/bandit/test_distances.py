@@ -137,4 +137,4 @@ def test_table_has_a_row_for_each_sampler_and_length_in_order() -> None:
     assert lines[2].startswith("| independent draws |  | ")
     assert [line.split(" | ")[1] for line in lines[3:]] == ["20", "40", "80", "20", "40", "20", "40", "20", "40"]
     (first,) = (d for d in distances if d["steps"] == 80 and d["inverse_temperature"] == 1.0)
-    assert f"{first['total_variation']:.2f}, {first['kl_divergence']:.2f}" in lines[5]
+    assert f"{first['total_variation']:.3f}, {first['kl_divergence']:.3g}" in lines[5]
