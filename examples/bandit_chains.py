@@ -18,6 +18,7 @@ CHAINS: list[tuple[type[LQL | NCLQL], dict[str, Any]]] = [
     (NCLQL, dict(sigma_max=0.7, sigma_min=0.04, normalize_score=False)),
     (NCLQL, {}),
     (LQL, {}),
+    (LQL, dict(n_langevin_steps=10)),
     *[(LQL, dict(langevin_step_size=size)) for size in (3e-4, 1e-3, 3e-3, 1e-2)],
     *[(LQL, dict(normalize_score=False, langevin_step_size=size)) for size in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)],
     *[(LQL, dict(langevin_step_size=(first, 1e-4))) for first in (9e-4, 4e-3, 1.0)],

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import inspect
 import json
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import stable_baselines3
 import torch as th
 import yaml
 from rl_zoo3.exp_manager import ExperimentManager
+from stable_baselines3.common.callbacks import ProgressBarCallback
 
 import sb3_lql
 from sb3_lql.benchmark.bandit import figures
@@ -21,6 +23,8 @@ from sb3_lql.common.algorithm import LangevinAlgorithm
 from sb3_lql.zoo.registry import hyperparams_file
 
 ENV_ID = "MultimodalBandit-v0"
+#: Arguments of a constructor that are no settings of the algorithm, or have an option of their own.
+SET_BY_COMMAND = {"env", "seed", "device", "verbose", "tensorboard_log", "stats_window_size", "_init_setup_model"}
 
 
 def bandit() -> None:
@@ -40,12 +44,18 @@ def bandit() -> None:
         manager, model, settings = _set_up(args)
     except (ValueError, TypeError, RuntimeError) as error:
         parser.error(str(error))
-    model.learn(manager.n_timesteps, progress_bar=True)
+    progress = ProgressBarCallback()
+    try:
+        model.learn(manager.n_timesteps, callback=progress)
+    except BaseException:
+        # An open progress bar fails when the interpreter exits, and hides the reason
+        progress.on_training_end()
+        raise
     manager.save_trained_model(model)
     model.env.close()
     trained = time.perf_counter()
     samples = draw(model, args.n_actions, args.seed)
-    summary = {
+    summary: dict[str, Any] = {
         "algo": args.algo,
         "seed": args.seed,
         **summarize(samples),
@@ -64,6 +74,7 @@ def bandit() -> None:
     run = Run(model, samples, summary)
     np.save(folder / "samples.npy", samples)
     _draw_figures(run, folder)
+    summary["seconds"]["total"] = time.perf_counter() - started
     # Last, and in one stroke: where there is a summary, the run is complete
     unfinished = folder / "summary.json.unfinished"
     unfinished.write_text(json.dumps(summary, indent=2) + "\n")
@@ -72,7 +83,7 @@ def bandit() -> None:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    """The command's options, of which every hyperparameter of the algorithm's YAML entry is one."""
+    """The command's options, of which every setting of the algorithm is one."""
     choice = argparse.ArgumentParser(add_help=False)
     choice.add_argument("--algo", choices=ALGORITHMS, default="nclql", help="algorithm (default: %(default)s)")
     algo = choice.parse_known_args()[0].algo
@@ -85,9 +96,9 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for everything that is written")
     parser.add_argument("--n-actions", type=int, default=10_000, help="actions to draw (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: %(default)s)")
-    hyperparams = parser.add_argument_group(f"hyperparameters ({_config(algo)})")
-    for name, default in _entry(algo).items():
-        hyperparams.add_argument(
+    settings = parser.add_argument_group("settings", f"of the bandit in {_config(algo)}, and of {algo.upper()}")
+    for name, default in _defaults(algo).items():
+        settings.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
             type=_value,
@@ -104,10 +115,12 @@ def _config(algo: str) -> Path:
     return path
 
 
-def _entry(algo: str) -> dict[str, Any]:
-    """The algorithm's hyperparameters for the bandit."""
+def _defaults(algo: str) -> dict[str, Any]:
+    """The algorithm's hyperparameters for the bandit, and what its constructor takes besides."""
     entry: dict[str, Any] = yaml.safe_load(_config(algo).read_text())[ENV_ID]
-    return entry
+    parameters = inspect.signature(ALGORITHMS[algo]).parameters.values()
+    others = {parameter.name: parameter.default for parameter in parameters if parameter.name not in SET_BY_COMMAND}
+    return entry | {name: default for name, default in others.items() if name not in entry}
 
 
 def _value(text: str) -> Any:
@@ -131,7 +144,7 @@ def _set_up(args: argparse.Namespace) -> tuple[ExperimentManager, Any, dict[str,
         ENV_ID,
         str(args.output_dir),
         eval_freq=-1,
-        hyperparams={name: given[name] for name in _entry(args.algo).keys() & given.keys()},
+        hyperparams={name: given[name] for name in _defaults(args.algo).keys() & given.keys()},
         seed=args.seed,
         verbose=0,
         device=args.device,
@@ -150,6 +163,7 @@ def _set_up(args: argparse.Namespace) -> tuple[ExperimentManager, Any, dict[str,
 
 
 def _draw_figures(run: Run, folder: Path) -> None:
+    figures.save(figures.reward_map(), folder, "reward_map")
     figures.save(figures.samples([run]), folder, "samples")
     figures.save(figures.from_grid([run]), folder, "from_grid")
     if run.runs_a_chain:

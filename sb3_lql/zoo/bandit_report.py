@@ -72,7 +72,7 @@ def distances() -> None:
         smoothed = exact_landscape(next((scales for scales in sigmas if len(scales) > 1), sigmas[0]))
         args.output_dir.mkdir(parents=True, exist_ok=True)
         for name, landscape in {"the true reward": smoothed, **learned}.items():
-            longest = args.chain_lengths[-1] if name in learned else args.longest_plain_chain
+            longest = max(args.chain_lengths) if name in learned else args.longest_plain_chain
             results[name] = []
             for distance in measure_distances(
                 landscape, args.n_actions, args.seed, args.inverse_temperatures, args.chain_lengths, longest

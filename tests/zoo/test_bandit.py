@@ -23,10 +23,10 @@ CLASSES: dict[str, Any] = dict(nclql=NCLQL, lql=LQL, sac=SAC)
 N_ACTIONS = 100
 SHORT = (
     *("--seed", "3", "--n-actions", str(N_ACTIONS), "--n-timesteps", "60", "--learning-starts", "40"),
-    *("--batch-size", "8", "--policy-kwargs", "dict(net_arch=[8])"),
+    *("--batch-size", "8", "--policy-kwargs", "dict(net_arch=[8])", "--tau", "0.01"),
 )
 #: Pictures of every agent, and of those with a Langevin chain.
-PICTURES = {"samples", "from_grid"}
+PICTURES = {"reward_map", "samples", "from_grid"}
 LANGEVIN_PICTURES = PICTURES | {"value_maps", "temperatures", "steps"}
 
 
@@ -54,7 +54,7 @@ def test_bandit_writes_samples_and_what_they_measure(folder: Path, algo: str) ->
     for name, value in summarize(samples).items():
         assert summary[name] == pytest.approx(value)
     assert (summary["algo"], summary["seed"], summary["n_actions"]) == (algo, 3, N_ACTIONS)
-    assert summary["seconds"].keys() == {"training", "sampling"}
+    assert summary["seconds"].keys() == {"training", "sampling", "total"}
     assert ("by_inverse_temperature" in summary) == (algo != "sac")
     for measured in summary.get("by_inverse_temperature", []):
         assert 1 <= measured["inverse_temperature"] <= 500
@@ -73,7 +73,7 @@ def test_settings_are_those_of_the_file_but_for_the_options(folder: Path, algo: 
     path = hyperparams_file(algo)
     assert path is not None
     entry = yaml.safe_load(path.read_text())["MultimodalBandit-v0"]
-    changed = dict(n_timesteps=60, learning_starts=40, batch_size=8, policy_kwargs="dict(net_arch=[8])")
+    changed = dict(n_timesteps=60, learning_starts=40, batch_size=8, policy_kwargs="dict(net_arch=[8])", tau=0.01)
     assert read(folder / "runs" / algo / "summary.json")["settings"] == entry | changed
 
 
@@ -89,6 +89,7 @@ def test_agent_is_the_ordinary_class_trained_for_so_many_steps(folder: Path, alg
     run = Run.load(folder / "runs" / algo)
     assert type(run.model) is CLASSES[algo]
     assert run.model.num_timesteps == 60
+    assert run.model.tau == 0.01  # type: ignore[attr-defined]
     assert run.model._n_updates == 2 * 3  # two rollouts of ten steps, three updates each
 
 
@@ -169,6 +170,11 @@ def test_bad_options_are_refused_with_their_fix(
 
 def test_help_lists_the_settings_with_their_defaults(tmp_path: Path) -> None:
     text = sb3_lql("bandit", "--algo", "nclql", "--help", folder=tmp_path)
-    for option, default in {"--sigma-max": "0.3", "--n-langevin-steps": "2", "--normalize-score": "True"}.items():
+    for option, default in {
+        "--sigma-max": "0.3",
+        "--n-langevin-steps": "2",
+        "--normalize-score": "True",
+        "--tau": "0.005",
+    }.items():
         assert option in text
         assert f"(default: {default})" in text

@@ -56,6 +56,7 @@ def reward_map() -> Figure:
     axes = figure.subplots()
     image = _show_map(axes, reward(grid()))
     axes.set(xticks=range(-2, 3), yticks=range(-2, 3), xlabel="first action coordinate", ylabel="second")
+    axes.set_title("Four high modes (circled), four low ones (dotted)", fontsize=10)
     _mark_modes(axes)
     figure.colorbar(image, label="reward")
     return figure
@@ -67,6 +68,7 @@ def samples(runs: Sequence[Run]) -> Figure:
     :return: all their samples, with the share of each high mode beside it (table 4)
     """
     figure, panels = _panels(1, len(runs), panel=1.6 * PANEL)
+    figure.suptitle("Actions (orange) on the reward (white: high), and their share in each high mode")
     for axes, run in zip(panels.flat, runs, strict=True):
         _show_reward(axes)
         _dots(axes, run.samples, size=2)
@@ -85,6 +87,7 @@ def value_maps(runs: Sequence[Run]) -> Figure:
     """
     columns = [(run, level) for run in runs for level in _shown_levels(run)]
     figure, panels = _panels(2, len(columns))
+    figure.suptitle("Q over the actions, at noise levels from coarse to none (white: high)")
     for (learned, exact), (run, level) in zip(panels.T, columns, strict=True):
         landscape = learned_landscape(run.langevin_model.policy)
         learned.set_title(f"{run.name}, {_level_title(landscape, level)}", fontsize=9)
@@ -103,6 +106,7 @@ def temperatures(runs: Sequence[Run]) -> Figure:
     :return: actions over the reward map, one column for each ``w`` (figure 3)
     """
     figure, panels = _panels(len(runs), len(SHOWN_TEMPERATURES), panel=0.75 * PANEL)
+    figure.suptitle("Actions (orange) at growing w")
     for row, run in zip(panels, runs, strict=True):
         row[0].set_ylabel(run.name)
         for axes, w in zip(row, SHOWN_TEMPERATURES, strict=True):
@@ -121,6 +125,7 @@ def from_grid(runs: Sequence[Run]) -> Figure:
     :return: arrows from a grid of initial actions to the actions drawn from them (figure 4)
     """
     figure, panels = _panels(1, len(runs), panel=1.6 * PANEL)
+    figure.suptitle("From a grid of initial actions (white) to final ones (orange)")
     starts = _start_grid()
     for axes, run in zip(panels.flat, runs, strict=True):
         final = trajectories(run.model, starts, run.seed)[-1]
@@ -149,14 +154,14 @@ def steps(run: Run) -> Figure:
         axes.set_title(_step_title(sampler, step), fontsize=9)
     for axes in panels.flat[len(shown) :]:
         axes.set_axis_off()
-    figure.suptitle(run.name)
+    figure.suptitle(f"{run.name}: actions (orange) on their way from a grid of initial ones (white)")
     return figure
 
 
 def _level_title(landscape: Landscape, level: int) -> str:
     if landscape.last_level == 0:
         return "Q(s, a)"
-    # The last level learns from TD on clean actions: its noise scale sets the length of a step only
+    # The last level learns from TD on clean actions: no critic has its noise scale
     noise = "no noise" if level == landscape.last_level else rf"$\sigma$ = {landscape.sigmas[level]:.2g}"
     return f"level {level + 1}, {noise}"
 
@@ -182,7 +187,7 @@ def _step_title(sampler: LangevinSampler, step: int) -> str:
 
 
 def _panels(n_rows: int, n_columns: int, panel: float = PANEL) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(panel * n_columns, (panel + 0.25) * n_rows), layout="constrained")
+    figure = Figure(figsize=(panel * n_columns, (panel + 0.25) * n_rows + 0.3), layout="constrained")
     panels: np.ndarray = figure.subplots(n_rows, n_columns, squeeze=False)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
@@ -201,8 +206,8 @@ def _show_reward(axes: Axes) -> None:
 def _mark_modes(axes: Axes) -> None:
     """A circle of the radius that counts around each mode, dotted around the low ones."""
     for index, mode in enumerate(MODES):
-        style = "-" if index in HIGH_MODES.values() else ":"
-        axes.add_patch(Circle(tuple(mode), MODE_RADIUS, fill=False, color="0.4", linewidth=0.8, linestyle=style))
+        colour, style = ("0.4", "-") if index in HIGH_MODES.values() else ("white", ":")
+        axes.add_patch(Circle(tuple(mode), MODE_RADIUS, fill=False, color=colour, linewidth=0.9, linestyle=style))
 
 
 def _dots(axes: Axes, actions: np.ndarray, size: float, colour: str = ACTION_COLOUR) -> None:
