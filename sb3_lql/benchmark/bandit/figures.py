@@ -1,6 +1,7 @@
 """The bandit's figures. Every function draws one, of one or several runs side by side."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import matplotlib as mpl
@@ -54,7 +55,7 @@ def reward_map() -> Figure:
     """
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
-    image = _show_map(axes, reward(grid()))
+    image = _show_map(axes, _reward_on_grid())
     axes.set(xticks=range(-2, 3), yticks=range(-2, 3), xlabel="first action coordinate", ylabel="second")
     axes.set_title("Four high modes (circled), four low ones (dotted)", fontsize=10)
     _mark_modes(axes)
@@ -199,8 +200,14 @@ def _show_map(axes: Axes, values: np.ndarray) -> mpl.image.AxesImage:
 
 
 def _show_reward(axes: Axes) -> None:
-    _show_map(axes, reward(grid()))
+    _show_map(axes, _reward_on_grid())
     _mark_modes(axes)
+
+
+@cache
+def _reward_on_grid() -> np.ndarray:
+    # The background of nearly every panel
+    return reward(grid())
 
 
 def _mark_modes(axes: Axes) -> None:
