@@ -18,7 +18,7 @@ from stable_baselines3.common.callbacks import ProgressBarCallback
 import sb3_lql
 from sb3_lql.benchmark.bandit import figures
 from sb3_lql.benchmark.bandit.measures import mode_table, summarize
-from sb3_lql.benchmark.bandit.runs import ALGORITHMS, INVERSE_TEMPERATURES, NAMES, Run, draw, draw_at
+from sb3_lql.benchmark.bandit.runs import ALGORITHMS, NAMES, Run, draw, measure_at_inverse_temperatures
 from sb3_lql.common.algorithm import LangevinAlgorithm
 from sb3_lql.zoo.registry import hyperparams_file
 
@@ -67,10 +67,7 @@ def bandit() -> None:
         "model": str((Path(manager.save_path) / f"{ENV_ID}.zip").relative_to(folder)),
     }
     if isinstance(model, LangevinAlgorithm):
-        summary["by_inverse_temperature"] = [
-            {"inverse_temperature": w, **summarize(draw_at(model, w, args.n_actions, args.seed))}
-            for w in INVERSE_TEMPERATURES
-        ]
+        summary["by_inverse_temperature"] = measure_at_inverse_temperatures(model, args.n_actions, args.seed)
     run = Run(model, samples, summary)
     np.save(folder / "samples.npy", samples)
     _draw_figures(run, folder)

@@ -14,8 +14,6 @@ from sb3_lql.benchmark.tables import markdown_table
 from sb3_lql.common.langevin import LangevinSampler, annealed_step_sizes
 from sb3_lql.envs.multimodal_bandit import BOUND
 
-#: (Last) step size of chains that normalise the score (table 6).
-NORMALIZED_STEP_SIZE = 1e-4
 #: The largest ``w`` whose law the grid resolves: see :data:`~sb3_lql.benchmark.bandit.laws.POINTS_PER_CELL`.
 LARGEST_W = 500
 
@@ -28,17 +26,19 @@ SAMPLERS = {
 }
 
 
-def step_size(inverse_temperature: float) -> float:
+def step_size(inverse_temperature: float, normalize_score: bool = False) -> float:
     """
-    (Last) step size of chains that do not normalise the score: small enough for the chain's law to be near exp(w * Q).
+    (Last) step size of chains: that of table 6 for those that normalise the score; for those that do not, small enough
+    for the chain's law to be near exp(w * Q).
 
-    Beside the curvature of w * Q: a step of 0.005 / w takes 0.005 / 2 / 0.15² = 11 % of the way to the centre of a high
-    mode. And beside the box: the noise of a step must be small, as whatever leaves the box is put on its border.
+    Small beside the curvature of w * Q: a step of 0.005 / w takes 0.005 / 2 / 0.15² = 11 % of the way to the centre of
+    a high mode. And small beside the box: whatever the noise of a step takes out of it is put on its border.
 
     :param inverse_temperature: ``w``
+    :param normalize_score: whether the chain normalises the score
     :return: ``eps``
     """
-    return min(0.005 / inverse_temperature, 0.0005)
+    return 1e-4 if normalize_score else min(0.005 / inverse_temperature, 0.0005)
 
 
 def measure_distances(
@@ -114,7 +114,7 @@ def _plain_chains(
     # A few steps at a time, so that the noise of all does not have to be held
     block = math.gcd(*lengths)
     sampler = LangevinSampler(
-        th.tensor([NORMALIZED_STEP_SIZE if normalized else step_size(w)], dtype=th.float64),
+        th.tensor([step_size(w, normalized)], dtype=th.float64),
         block,
         inverse_temperature=w,
         normalize_score=normalized,
@@ -131,8 +131,7 @@ def _annealed_chains(
     landscape: Landscape, starts: th.Tensor, lengths: list[int], w: float, normalized: bool, seed: int
 ) -> Iterator[tuple[int, th.Tensor]]:
     """A chain for each of the lengths, which are spread evenly over the levels."""
-    last_step_size = NORMALIZED_STEP_SIZE if normalized else step_size(w)
-    step_sizes = annealed_step_sizes(last_step_size, landscape.sigmas)
+    step_sizes = annealed_step_sizes(step_size(w, normalized), landscape.sigmas)
     for length in lengths:
         sampler = LangevinSampler(step_sizes, length // len(step_sizes), landscape.sigmas, w, normalized)
         noise = th.randn((sampler.chain_length, *starts.shape), generator=th.Generator().manual_seed(seed))
@@ -141,22 +140,14 @@ def _annealed_chains(
 
 def distance_table(distances: list[dict[str, Any]]) -> str:
     """
-    :param distances: of one landscape, from :func:`measure_distances`
+    :param distances: of one landscape, in the order of :func:`measure_distances`
     :return: a Markdown table of total variation and KL divergence: a row for each sampler and chain length, a column
         for each ``w``
     """
-    temperatures = sorted({distance["inverse_temperature"] for distance in distances})
+    columns = dict.fromkeys(f"w = {distance['inverse_temperature']:g}" for distance in distances)
     cells: dict[tuple[str, int], list[str]] = {}
-    for distance in sorted(distances, key=lambda distance: distance["inverse_temperature"]):
+    for distance in distances:
         cell = f"{distance['total_variation']:.3f}, {distance['kl_divergence']:.3g}"
         cells.setdefault((distance["sampler"], distance["steps"]), []).append(cell)
-    rows = [
-        [sampler, f"{steps:,}" if steps else "", *values]
-        for (sampler, steps), values in sorted(cells.items(), key=_table_order)
-    ]
-    return markdown_table(["sampler", "steps", *(f"w = {w:g}" for w in temperatures)], rows)
-
-
-def _table_order(cell: tuple[tuple[str, int], Any]) -> tuple[int, int]:
-    (sampler, steps), _ = cell
-    return ["independent draws", *SAMPLERS.values()].index(sampler), steps
+    rows = [[sampler, f"{steps:,}" if steps else "", *values] for (sampler, steps), values in cells.items()]
+    return markdown_table(["sampler", "steps", *columns], rows)

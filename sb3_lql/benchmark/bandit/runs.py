@@ -12,6 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from sb3_lql import LQL, NCLQL
 from sb3_lql.benchmark.bandit.chains import normal_starts, trajectories
 from sb3_lql.benchmark.bandit.landscape import perfect_landscape
+from sb3_lql.benchmark.bandit.measures import summarize
 from sb3_lql.common.algorithm import LangevinAlgorithm
 from sb3_lql.common.langevin import ScoreFunction
 
@@ -50,6 +51,17 @@ def draw_at(model: LangevinAlgorithm, inverse_temperature: float, n_actions: int
         return draw(model, n_actions, seed)
     finally:
         model.inverse_temperature = own
+
+
+def measure_at_inverse_temperatures(model: LangevinAlgorithm, n_actions: int, seed: int) -> list[dict[str, Any]]:
+    """
+    :param model: an agent trained on the bandit
+    :param n_actions: number of actions
+    :param seed: seed of the draws
+    :return: ``inverse_temperature`` and the :func:`~sb3_lql.benchmark.bandit.measures.summarize` of actions drawn at
+        it, for each of :data:`INVERSE_TEMPERATURES`
+    """
+    return [{"inverse_temperature": w, **summarize(draw_at(model, w, n_actions, seed))} for w in INVERSE_TEMPERATURES]
 
 
 def draw_with_perfect_critic(model: LangevinAlgorithm, n_actions: int, seed: int) -> np.ndarray:

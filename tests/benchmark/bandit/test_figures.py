@@ -19,7 +19,7 @@ from sb3_lql import LQL, NCLQL
 from sb3_lql.benchmark.bandit import figures
 from sb3_lql.benchmark.bandit.chains import trajectories
 from sb3_lql.benchmark.bandit.measures import summarize
-from sb3_lql.benchmark.bandit.runs import ALGORITHMS, INVERSE_TEMPERATURES, Run, draw, draw_at
+from sb3_lql.benchmark.bandit.runs import ALGORITHMS, Run, draw, measure_at_inverse_temperatures
 from sb3_lql.common.algorithm import LangevinAlgorithm
 from sb3_lql.common.critics import EnsembleLinear
 
@@ -32,9 +32,7 @@ def run_of(model: BaseAlgorithm, algo: str) -> Run:
     samples = draw(model, 50, seed=0)
     summary: dict[str, Any] = dict(algo=algo, seed=0, **summarize(samples))
     if isinstance(model, LangevinAlgorithm):
-        summary["by_inverse_temperature"] = [
-            {"inverse_temperature": w, **summarize(draw_at(model, w, 50, seed=0))} for w in INVERSE_TEMPERATURES
-        ]
+        summary["by_inverse_temperature"] = measure_at_inverse_temperatures(model, 50, seed=0)
     return Run(model, samples, summary)
 
 

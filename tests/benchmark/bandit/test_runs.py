@@ -12,7 +12,7 @@ from sb3_lql import LQL, NCLQL
 from sb3_lql.benchmark.bandit.chains import normal_starts, trajectories
 from sb3_lql.benchmark.bandit.landscape import smoothed_reward
 from sb3_lql.benchmark.bandit.measures import summarize
-from sb3_lql.benchmark.bandit.runs import Run, draw, draw_at, draw_with_perfect_critic
+from sb3_lql.benchmark.bandit.runs import Run, draw, draw_at, draw_with_perfect_critic, measure_at_inverse_temperatures
 from sb3_lql.envs.multimodal_bandit import MODES
 
 ENV_ID = "MultimodalBandit-v0"
@@ -36,6 +36,14 @@ def test_drawing_at_another_temperature_leaves_the_agents_own(model: LQL) -> Non
     assert not np.array_equal(warm, before)
     assert model.inverse_temperature == 500
     np.testing.assert_array_equal(draw(model, 20, seed=0), before)
+
+
+def test_agent_is_measured_from_w_1_to_500(model: LQL) -> None:
+    measured = measure_at_inverse_temperatures(model, 50, seed=0)
+    temperatures = [entry.pop("inverse_temperature") for entry in measured]
+    assert (min(temperatures), max(temperatures)) == (1, 500)  # the interval of appendix C.1
+    for w, entry in zip(temperatures, measured, strict=True):
+        assert entry == summarize(draw_at(model, w, 50, seed=0))
 
 
 def test_with_a_perfect_critic_a_plain_chain_ends_in_the_mode_that_its_start_ascends_to() -> None:
