@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch as th
 from stable_baselines3 import HerReplayBuffer
-from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
+
+from sb3_lql.common.buffers import Float32NStepReplayBuffer
 
 N_BITS = 4
 
@@ -51,7 +52,7 @@ def test_a_hindsight_buffer_is_saved_and_loaded(algorithm: Any, tiny: dict[str, 
 def test_n_step_returns_use_their_own_buffer_and_discounts(algorithm: Any, tiny: dict[str, Any]) -> None:
     """The target is scaled reward plus the discount that the buffer gives, gamma**3 here and not gamma, times Q."""
     model = algorithm("MlpPolicy", "Pendulum-v1", n_steps=3, gamma=0.5, reward_scale=0.1, **tiny).learn(55)
-    assert type(model.replay_buffer) is NStepReplayBuffer
+    assert type(model.replay_buffer) is Float32NStepReplayBuffer
     assert (model.replay_buffer.n_steps, model.replay_buffer.gamma) == (3, 0.5)
     # Every Q is 7: the last layer knows nothing but its bias
     with th.no_grad():

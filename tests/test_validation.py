@@ -81,9 +81,12 @@ def test_what_is_no_number_is_refused(algorithm: Any, name: str, value: Any) -> 
 
 
 @pytest.mark.parametrize("value", ["no", 1, None])
-def test_what_is_neither_true_nor_false_is_refused(algorithm: Any, value: Any) -> None:
-    with pytest.raises(TypeError, match=named("normalize_score", value)):
-        build(algorithm, normalize_score=value)
+@pytest.mark.parametrize("name", ["normalize_score", "bfloat16_chain", "overlap_updates", "compile"])
+def test_what_is_neither_true_nor_false_is_refused(algorithm: Any, name: str, value: Any) -> None:
+    if name == "compile" and value is None:
+        return  # chosen automatically
+    with pytest.raises(TypeError, match=named(name, value)):
+        build(algorithm, **{name: value})
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -0.1])
@@ -205,7 +208,9 @@ def test_arguments_their_order_and_their_defaults_are_as_promised(algorithm: Any
     positional = {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
     assert list(positional.items()) == list(expected.items())
     keyword_only = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert keyword_only == dict(n_action_samples=1, use_sde=False)
+    assert keyword_only == dict(
+        n_action_samples=1, compile=None, bfloat16_chain=False, overlap_updates=False, use_sde=False
+    )
 
 
 def test_an_attribute_has_the_name_of_its_argument(algorithm: Any) -> None:
@@ -235,7 +240,7 @@ def test_use_sde_is_refused_by_load_too(algorithm: Any, tiny: dict[str, Any], tm
         algorithm.load(tmp_path / "model", use_sde=True)
 
 
-@pytest.mark.parametrize("name", ["sampler", "n_action_samples", "use_sde"])
+@pytest.mark.parametrize("name", ["sampler", "n_action_samples", "bfloat16_chain", "use_sde"])
 def test_policy_kwargs_do_not_take_what_the_algorithm_sets(algorithm: Any, name: str) -> None:
     with pytest.raises(ValueError, match=name):
         algorithm("MlpPolicy", "Pendulum-v1", policy_kwargs={name: None})

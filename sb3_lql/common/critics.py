@@ -12,8 +12,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_lql.common.activations import value_and_derivative
+from sb3_lql.common.activations import ValueAndDerivative, value_and_derivative
 from sb3_lql.common.langevin import ScoreFunction
+from sb3_lql.common.matrices import Bfloat16Matrix, Matrix
 
 #: Size of the sinusoidal code of a noise level, and of the embedding made of it.
 LEVEL_DIM = 16
@@ -172,40 +173,54 @@ class EnsembleCritic(BaseModel):
         q_values: th.Tensor = self.layers[-1](x)
         return q_values
 
-    def action_gradient(self, features: th.Tensor) -> ScoreFunction:
+    @property
+    def has_closed_form_gradient(self) -> bool:
+        """Whether :meth:`action_gradient` needs no autograd: the layers and activations are those that it knows."""
+        return (
+            type(self).q_values is EnsembleCritic.q_values
+            and all(type(layer) is EnsembleLinear for layer in self.layers)
+            and all(value_and_derivative(activation) is not None for activation in self.activations)
+        )
+
+    def action_gradient(self, features: th.Tensor, bfloat16: bool = False) -> ScoreFunction:
         """
         The gradient of the sum of all critics in the action, to be called at many actions for the same features.
 
         Whatever does not depend on the action is computed here, once for a whole chain. The gradient itself needs
-        no graph where all activations have a known derivative, and is left to :func:`torch.func.grad` elsewhere.
+        no graph where it has a closed form, and is left to :func:`torch.func.grad` elsewhere.
 
         :param features: shape (batch, features_dim)
+        :param bfloat16: multiply hidden layers in bfloat16, where the gradient has a closed form
         :return: function of (actions, noise level) to gradients, both of shape (batch, action_dim)
         """
-        derivatives = [value_and_derivative(activation) for activation in self.activations]
-        if any(derivative is None for derivative in derivatives):
+        if not self.has_closed_form_gradient:
             return self._autograd_action_gradient(features)
 
         first, *hidden = cast(list[EnsembleLinear], list(self.layers))
+        derivatives = [cast(ValueAndDerivative, value_and_derivative(activation)) for activation in self.activations]
         state_weight, action_weight, level_weight = th.split(first.weight, self.input_parts, dim=1)
         from_state = th.baddbmm(first.bias, features.expand(self.n_critics, -1, -1), state_weight)
         from_level = None if self.level_encoder is None else th.bmm(self.level_encoder(), level_weight)
-        weights = [action_weight, *(layer.weight for layer in hidden)]
+        if not hidden:
+            return lambda actions, noise_level: action_weight.mT.sum(dim=0).expand(len(actions), -1)
+        # The products with actions are small, and the last levels' steps too: they are always of float32
+        action_matrix = Matrix(action_weight)
+        matrices = [(Bfloat16Matrix if bfloat16 else Matrix)(layer.weight) for layer in hidden[:-1]]
 
         def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
             constant = from_state if from_level is None else from_state + from_level[:, noise_level, None]
-            x = th.baddbmm(constant, actions.expand(self.n_critics, -1, -1), action_weight)
+            x = action_matrix.multiply(actions.expand(self.n_critics, -1, -1), constant)
             slopes = []
-            for layer, derivative in zip(hidden, derivatives, strict=True):
-                value, slope = derivative(x)  # type: ignore[misc]
+            for index, derivative in enumerate(derivatives):
+                value, slope = derivative(x)
                 slopes.append(slope)
-                if layer is not hidden[-1]:  # the Q-value itself is not needed
-                    x = layer(value)
+                if index < len(matrices):  # the Q-value itself is not needed
+                    x = matrices[index].multiply(value, hidden[index].bias)
             # Backwards from dQ/dx of the last layer, which is its weight, through slopes and weights to the action
-            backward = weights[-1].mT
-            for slope, weight in zip(reversed(slopes), reversed(weights[:-1]), strict=True):
-                backward = th.bmm(backward * slope, weight.mT)
-            return backward.sum(dim=0).expand(len(actions), -1)
+            backward = hidden[-1].weight.mT * slopes.pop()
+            for slope, weight in zip(reversed(slopes), reversed(matrices), strict=True):
+                backward = weight.multiply_transposed(backward) * slope
+            return action_matrix.multiply_transposed(backward).sum(dim=0)
 
         return gradient
 

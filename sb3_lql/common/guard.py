@@ -18,41 +18,69 @@ class StepGuard:
     def __init__(self, device: th.device) -> None:
         #: 1 while every loss was finite, then 0; shape ().
         self.healthy = th.ones((), device=device)
-        self._outcomes: list[tuple[str, int, th.Tensor]] = []
+        # In place, for all of these: a recorded update finds them where they are
+        self._n_updates = th.zeros((), device=device)
+        self._outcomes: dict[str, th.Tensor] = {}
 
-    def step(self, optimizer: th.optim.Optimizer, loss: th.Tensor, name: str, update: int) -> None:
+    def reset(self) -> None:
+        """Begin another call to ``train``."""
+        self.healthy.fill_(1.0)
+        self._n_updates.zero_()
+
+    def begin_update(self) -> None:
+        """Count an update, if all before it were healthy."""
+        self._n_updates.add_(self.healthy)
+
+    def state(self) -> list[th.Tensor]:
+        """
+        :return: the tensors that an update reads and writes here
+        """
+        return [self.healthy, self._n_updates, *self._outcomes.values()]
+
+    def step(self, optimizer: th.optim.Optimizer, loss: th.Tensor, name: str) -> None:
         """
         Descend the gradient of ``loss``, if it and all before it are finite.
 
         :param optimizer: optimiser of the parameters
         :param loss: scalar
         :param name: what the loss is called in a report
-        :param update: number of the update, for the report
         """
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         outcome = th.stack([loss.detach(), th.nn.utils.get_total_norm(gradients)])
-        self._outcomes.append((name, update, outcome))
-        self.healthy = self.healthy * outcome.isfinite().all()
-        fused = all(group.get("fused") for group in optimizer.param_groups)
+        # What is reported is the last outcome, or the first that was not finite
+        reported = self._outcomes.setdefault(name, th.zeros_like(outcome))
+        reported.copy_(th.where(self.healthy > 0, outcome, reported))
+        self.healthy.mul_(outcome.isfinite().all())
+        fused = is_fused(optimizer)
         optimizer.grad_scale, optimizer.found_inf = None, 1.0 - self.healthy if fused else None  # type: ignore[attr-defined]
         if fused or self.healthy:
             optimizer.step()
 
-    def check(self) -> None:
+    def check(self, first_update: int) -> None:
         """
         Look at the losses, which is the only transfer from the device.
 
-        :raises ValueError: naming the first that was not finite
+        :param first_update: number of the first update since :meth:`reset`
+        :raises ValueError: naming the first loss that was not finite
         """
-        if not self._outcomes:
+        healthy, n_updates, *outcomes = th.cat([value.reshape(-1) for value in self.state()]).tolist()
+        if healthy:
             return
-        values = th.stack([outcome for *_, outcome in self._outcomes]).tolist()
-        for (name, update, _), (loss, norm) in zip(self._outcomes, values, strict=True):
+        for name, loss, norm in zip(self._outcomes, outcomes[::2], outcomes[1::2], strict=True):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise ValueError(
-                    f"Training stopped: at update {update} {name} was {loss} with a gradient of norm {norm}. That "
-                    "step was not taken: the model holds the last good parameters. Look for non-finite or huge "
-                    "observations and rewards, normalise them (VecNormalize), or lower the learning rate."
+                    f"Training stopped: at update {first_update + int(n_updates) - 1} {name} was {loss} with a "
+                    f"gradient of norm {norm}. That step was not taken: the model holds the last good parameters. "
+                    "Look for non-finite or huge observations and rewards, normalise them (VecNormalize), or lower "
+                    "the learning rate."
                 )
+
+
+def is_fused(optimizer: th.optim.Optimizer) -> bool:
+    """
+    :param optimizer: any optimiser
+    :return: whether it makes a step in one kernel, which can be told on the device to do nothing
+    """
+    return all(group.get("fused") for group in optimizer.param_groups)

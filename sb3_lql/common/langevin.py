@@ -42,8 +42,8 @@ class LangevinChain(NamedTuple):
 
     #: Where the chains ended, shape (batch, action_dim), within [-1, 1].
     actions: th.Tensor
-    #: L2 norm of the score before normalisation, mean over batch and steps, shape ().
-    score_norm: th.Tensor
+    #: L2 norms of the scores before normalisation, shape (chain_length, batch, 1).
+    score_norms: th.Tensor
 
 
 class LangevinSampler(nn.Module):
@@ -63,6 +63,8 @@ class LangevinSampler(nn.Module):
 
     sigmas: th.Tensor
     step_sizes: th.Tensor
+    drifts: th.Tensor
+    noise_scales: th.Tensor
 
     def __init__(
         self,
@@ -80,8 +82,10 @@ class LangevinSampler(nn.Module):
         sigmas = th.zeros_like(step_sizes) if sigmas is None else sigmas
         self.register_buffer("step_sizes", step_sizes.float(), persistent=False)
         self.register_buffer("sigmas", sigmas.float(), persistent=False)
-        # The same step sizes as floats, so that a chain never waits for a device
-        self._step_sizes: list[float] = step_sizes.tolist()
+        # alpha_l / 2 * w and sqrt(alpha_l): tensors, so that recorded and compiled chains follow a change of w
+        self.register_buffer("drifts", th.empty_like(self.step_sizes), persistent=False)
+        self.register_buffer("noise_scales", step_sizes.double().sqrt().float(), persistent=False)
+        self._step_sizes = step_sizes.double()
         self.inverse_temperature = inverse_temperature
 
     @property
@@ -91,13 +95,15 @@ class LangevinSampler(nn.Module):
 
     @inverse_temperature.setter
     def inverse_temperature(self, value: float) -> None:
-        longest_drift = 0.5 * max(self._step_sizes) * value
+        drifts = 0.5 * self._step_sizes * value
+        longest_drift = drifts.max().item()
         if not longest_drift <= th.finfo(th.float32).max:
             raise ValueError(
                 f"inverse_temperature={value} makes the longest Langevin step, alpha / 2 * w = {longest_drift}, "
                 "overflow float32: lower inverse_temperature, langevin_step_size or sigma_max / sigma_min."
             )
         self._inverse_temperature = value
+        self.drifts.copy_(drifts)
 
     @property
     def n_levels(self) -> int:
@@ -117,19 +123,18 @@ class LangevinSampler(nn.Module):
         :param actions: initial actions ``a_0``, shape (batch, action_dim)
         :param noise: ``z``, shape (chain_length, batch, action_dim), in the order of the chain;
             ``None`` for a chain without noise
-        :return: the final actions and the mean score norm
+        :return: the final actions and the norms of the scores
         """
         norms = []
         for step in range(self.chain_length):
             level = step // self.n_steps
-            step_size = self._step_sizes[level]
             gradient = score(actions, level)
             norm = th.linalg.vector_norm(gradient, dim=-1, keepdim=True)
             norms.append(norm)
             if self.normalize_score:
                 gradient = gradient / (norm + SCORE_EPSILON)
-            actions = actions + 0.5 * step_size * self.inverse_temperature * gradient
+            actions = actions + self.drifts[level] * gradient
             if noise is not None:
-                actions = actions + step_size**0.5 * noise[step]
+                actions = actions + self.noise_scales[level] * noise[step]
             actions = actions.clamp(-1.0, 1.0)
-        return LangevinChain(actions, th.stack(norms).mean())
+        return LangevinChain(actions, th.stack(norms))

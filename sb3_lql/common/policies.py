@@ -1,5 +1,6 @@
 """The actor-free policy: a critic, its target and a Langevin sampler."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -12,10 +13,28 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
+from sb3_lql.common.acceleration import GraphedFunction, compiled
 from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.langevin import LangevinChain, LangevinSampler
 from sb3_lql.common.scaling import scale_from_unit, scale_to_unit
 from sb3_lql.common.validation import check_count
+
+
+def langevin_chain(
+    sampler: LangevinSampler,
+    critic: EnsembleCritic,
+    features: th.Tensor,
+    initial_actions: th.Tensor,
+    noise: th.Tensor | None,
+    bfloat16: bool,
+) -> LangevinChain:
+    """A chain per row of ``features``, of shape (batch, features_dim), on the critic's action-gradient."""
+    chain: LangevinChain = sampler(critic.action_gradient(features, bfloat16), initial_actions, noise)
+    return chain
+
+
+#: Compiled once for all models of an architecture.
+compiled_langevin_chain = compiled(langevin_chain)
 
 
 class LangevinPolicy(BasePolicy):
@@ -38,6 +57,7 @@ class LangevinPolicy(BasePolicy):
     :param optimizer_kwargs: its keyword arguments, without the learning rate
     :param n_critics: number of critics
     :param n_action_samples: chains per action when acting; the action of the highest minimum critic is taken
+    :param bfloat16_chain: multiply the chain's matrices in bfloat16
     :raises ValueError: for a ``net_arch`` or a count that makes no network
     """
 
@@ -62,6 +82,7 @@ class LangevinPolicy(BasePolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         n_critics: int = 2,
         n_action_samples: int = 1,
+        bfloat16_chain: bool = False,
     ) -> None:
         super().__init__(
             observation_space,
@@ -79,6 +100,11 @@ class LangevinPolicy(BasePolicy):
         self.activation_fn = activation_fn
         self.n_critics = check_count("n_critics", n_critics)
         self.n_action_samples = check_count("n_action_samples", n_action_samples)
+        self.bfloat16_chain = bfloat16_chain
+        #: Whether chains are compiled, where they can be; whether those of actions are replayed as CUDA graphs.
+        self.compile_chain = False
+        self.use_cuda_graphs = False
+        self._graphed_chain = GraphedFunction(self._chain, self._chain_state, self._chain_constants)
         self.sampler = sampler
 
         self.critic = self.make_critic()
@@ -111,6 +137,7 @@ class LangevinPolicy(BasePolicy):
         )
         return EnsembleCritic(**self._update_features_extractor(net_args)).to(self.device)
 
+    @th.no_grad()
     def run_chain(
         self, features: th.Tensor, initial_actions: th.Tensor | None = None, noise: th.Tensor | None = None
     ) -> LangevinChain:
@@ -120,15 +147,45 @@ class LangevinPolicy(BasePolicy):
         :param features: the critic's features, shape (batch, features_dim)
         :param initial_actions: ``a_0``, shape (batch, action_dim); uniform on [-1, 1] if ``None``
         :param noise: ``z``, shape (chain_length, batch, action_dim); standard normal if ``None``
-        :return: actions in [-1, 1] of shape (batch, action_dim), and the mean score norm
+        :return: actions in [-1, 1] of shape (batch, action_dim), and the norms of the scores
         """
+        return self._chain(features, *self._draw(features, initial_actions, noise))
+
+    def _draw(
+        self, features: th.Tensor, initial_actions: th.Tensor | None = None, noise: th.Tensor | None = None
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """The random draws of a chain, but for those that are given."""
         shape = (len(features), self.action_dim)
         if initial_actions is None:
             initial_actions = th.empty(shape, device=features.device).uniform_(-1.0, 1.0)
         if noise is None:
             noise = th.randn((self.sampler.chain_length, *shape), device=features.device)
-        chain: LangevinChain = self.sampler(self.critic.action_gradient(features), initial_actions, noise)
-        return chain
+        return initial_actions, noise
+
+    def _chain(self, features: th.Tensor, initial_actions: th.Tensor, noise: th.Tensor | None) -> LangevinChain:
+        """A chain from given draws; without noise if there is none."""
+        if not (self.compile_chain and self.critic.has_closed_form_gradient):
+            return langevin_chain(self.sampler, self.critic, features, initial_actions, noise, self.bfloat16_chain)
+        # One compilation for all batches but those of one row
+        th._dynamo.maybe_mark_dynamic(features, 0)
+        th._dynamo.maybe_mark_dynamic(initial_actions, 0)
+        if noise is not None:
+            th._dynamo.maybe_mark_dynamic(noise, 1)
+        return compiled_langevin_chain(self.sampler, self.critic, features, initial_actions, noise, self.bfloat16_chain)
+
+    def _act(self, features: th.Tensor, initial_actions: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
+        """The end of a chain, the best of ``n_action_samples``; shape (batch / n_action_samples, action_dim)."""
+        run = self._graphed_chain if self.use_cuda_graphs else self._chain
+        actions = run(features, initial_actions, noise).actions
+        return self._best_of_samples(features, actions)
+
+    def _chain_state(self) -> Iterator[th.Tensor]:
+        """The tensors that a chain reads."""
+        yield from (*self.critic.parameters(), *self.critic.buffers(), *self.sampler.buffers())
+
+    def _chain_constants(self) -> tuple[Any, ...]:
+        """The Python values on which a chain depends."""
+        return (self.compile_chain,)
 
     @th.no_grad()
     def sample_actions(
@@ -166,7 +223,7 @@ class LangevinPolicy(BasePolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         if not deterministic:
             features = self.critic.features(observation).repeat_interleave(self.n_action_samples, dim=0)
-            return self._best_of_samples(features, self.run_chain(features).actions)
+            return self._act(features, *self._draw(features))
         # One row at a time: the last bit of a matrix product depends on the size of the batch, and a chain of
         # normalised scores can turn the last bit into another corner of the box
         actions = [self._predict_row(row) for row in _rows(observation)]
@@ -176,8 +233,7 @@ class LangevinPolicy(BasePolicy):
         """The best of the noise-free chains for one observation, shape (1, action_dim)."""
         features = self.critic.features(observation).repeat_interleave(self.n_action_samples, dim=0)
         starts = _fixed_starts(self.n_action_samples, self.action_dim).to(features.device)
-        chain: LangevinChain = self.sampler(self.critic.action_gradient(features), starts, None)
-        return self._best_of_samples(features, chain.actions)
+        return self._act(features, starts, None)
 
     def _best_of_samples(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """
@@ -227,6 +283,7 @@ class LangevinPolicy(BasePolicy):
             optimizer_kwargs=self.optimizer_kwargs,
             n_critics=self.n_critics,
             n_action_samples=self.n_action_samples,
+            bfloat16_chain=self.bfloat16_chain,
         )
 
 

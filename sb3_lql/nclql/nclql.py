@@ -55,6 +55,12 @@ class NCLQL(LangevinAlgorithm):
     :param _init_setup_model: whether to build the network at construction
     :param n_action_samples: chains per action when acting and evaluating, of which the best by the minimum critic is
         taken; the chain's cost grows with it, the training target always uses one
+    :param compile: compile the chain, which takes about a minute once, and on a GPU replay updates as CUDA graphs.
+        ``None`` does so where a ``learn`` of at least 10,000 updates pays it back; ``False`` never
+    :param bfloat16_chain: multiply the chain's matrices in bfloat16, for hardware that is faster at it; the state of
+        the chain, the losses and the weights stay float32
+    :param overlap_updates: make the updates after a rollout while the environments take their next step, whose action
+        is then one rollout's updates behind; pays with ``SubprocVecEnv``
     :param use_sde: refused, as there is no actor to perturb
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
     :raises TypeError: for values of the wrong type
@@ -95,6 +101,9 @@ class NCLQL(LangevinAlgorithm):
         _init_setup_model: bool = True,
         *,
         n_action_samples: int = 1,
+        compile: bool | None = None,
+        bfloat16_chain: bool = False,
+        overlap_updates: bool = False,
         use_sde: bool = False,
     ) -> None:
         super().__init__(
@@ -125,6 +134,9 @@ class NCLQL(LangevinAlgorithm):
             seed=seed,
             device=device,
             n_action_samples=n_action_samples,
+            compile=compile,
+            bfloat16_chain=bfloat16_chain,
+            overlap_updates=overlap_updates,
             use_sde=use_sde,
         )
         self.langevin_step_size = langevin_step_size

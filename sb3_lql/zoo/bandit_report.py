@@ -60,13 +60,15 @@ def distances() -> None:
     parser.add_argument(
         "--longest-plain-chain", type=int, default=10_000, help="further steps of plain chains on the true reward"
     )
+    parser.add_argument("--bfloat16-chain", action="store_true", help="multiply the critics' matrices in bfloat16")
     args = parser.parse_args()
     results: dict[str, list[dict[str, Any]]] = {}
     try:
-        learned = {
-            f"{_label(run)}, its critic": learned_landscape(run.langevin_model.policy)
-            for run in _load(parser, args.runs)
-        }
+        learned = {}
+        for run in _load(parser, args.runs):
+            policy = run.langevin_model.policy
+            policy.bfloat16_chain |= args.bfloat16_chain
+            learned[f"{_label(run)}, its critic"] = learned_landscape(policy)
         # Smoothed as far as the first critic that has noise levels
         sigmas = [landscape.sigmas for landscape in learned.values()]
         smoothed = exact_landscape(next((scales for scales in sigmas if len(scales) > 1), sigmas[0]))

@@ -94,8 +94,8 @@ def test_chain_never_leaves_the_box_between_steps() -> None:
 
 def test_score_norm_is_measured_before_normalisation() -> None:
     sampler = LangevinSampler(paper_step_sizes(), n_steps=1)
-    score_norm = sampler(lambda actions, level: th.full_like(actions, 3.0), th.zeros(5, 4), None).score_norm
-    assert score_norm.item() == pytest.approx(6.0)  # the norm of (3, 3, 3, 3)
+    chain = sampler(lambda actions, level: th.full_like(actions, 3.0), th.zeros(5, 4), None)
+    assert chain.score_norms.tolist() == [[[6.0]] * 5] * sampler.chain_length  # the norm of (3, 3, 3, 3)
 
 
 def test_vanishing_score_leaves_a_noise_free_chain_where_it_is() -> None:

@@ -1,0 +1,176 @@
+"""Off-policy collection: gone on with after training, and beside updates if asked."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+
+from sb3_lql.common.validation import check_number
+
+SelfCollectingAlgorithm = TypeVar("SelfCollectingAlgorithm", bound="CollectingAlgorithm")
+
+
+class BusyVecEnv(VecEnvWrapper):
+    """
+    Environments that work while something else is done.
+
+    :param venv: the environments
+    :param meanwhile: called at each step, between sending the actions and waiting for the results
+    """
+
+    def __init__(self, venv: VecEnv, meanwhile: Callable[[], None]) -> None:
+        super().__init__(venv)
+        self.meanwhile = meanwhile
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        try:
+            self.meanwhile()
+        except BaseException:
+            self.venv.step_wait()  # results left in the pipes would be taken for those of the next step
+            raise
+        return self.venv.step_wait()
+
+
+class CollectingAlgorithm(OffPolicyAlgorithm):
+    """
+    SB3's off-policy collection, without a second random warm-up when a trained model goes on learning: SB3 would act
+    randomly for another ``learning_starts`` steps and update nothing meanwhile.
+
+    With ``overlap_updates``, the updates that follow a rollout are made while the environments take the first step of
+    the next one. That step's action is then chosen before those updates instead of after them.
+    """
+
+    #: Whether updates are made while environments step.
+    overlap_updates = False
+
+    #: Whether ``learn`` is running, and what it asked ``train`` to do later: (gradient_steps, batch_size).
+    _learning = False
+    _postponed: tuple[int, int] | None = None
+
+    #: Added to what the user set as ``learning_starts`` while a trained model goes on learning.
+    _learning_starts_shift = 0
+
+    @property
+    def learning_starts(self) -> int:
+        """Steps before the first update; while a trained model goes on learning, those that it still waits for."""
+        # What the user set is stored under its own name, where SB3's save and load look for it
+        value: int = self.__dict__["learning_starts"] + self._learning_starts_shift
+        return value
+
+    @learning_starts.setter
+    def learning_starts(self, value: int) -> None:
+        self.__dict__["learning_starts"] = value
+        self._learning_starts_shift = 0
+
+    def learn(
+        self: SelfCollectingAlgorithm,
+        total_timesteps: float,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfCollectingAlgorithm:
+        """
+        SB3's ``learn``. A model that was trained before acts with its critic from the first step, and its updates go
+        on once the replay buffer holds ``learning_starts`` transitions.
+
+        :param total_timesteps: environment steps, an integer or a float such as 5e6
+        :param callback: called at every step
+        :param log_interval: episodes between two logs; ``None`` for none
+        :param tb_log_name: name of the run, by default that of the algorithm
+        :param reset_num_timesteps: start counting steps at zero
+        :param progress_bar: show one
+        :return: itself
+        :raises ValueError: if ``total_timesteps`` is negative or not finite, or if a loss was not finite
+        """
+        total_timesteps = int(check_number("total_timesteps", total_timesteps, low=0))
+        with self._without_second_warm_up(reset_num_timesteps):
+            self._learning = True
+            try:
+                return super().learn(
+                    total_timesteps=total_timesteps,
+                    callback=callback,
+                    log_interval=log_interval,  # type: ignore[arg-type]
+                    tb_log_name=tb_log_name or type(self).__name__,
+                    reset_num_timesteps=reset_num_timesteps,
+                    progress_bar=progress_bar,
+                )
+            finally:
+                self._learning = False
+                self._postponed = None
+
+    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> RolloutReturn:
+        """
+        SB3's ``collect_rollouts``, beside postponed updates.
+
+        :param env: the environments
+        :param args: the other arguments of SB3's
+        :param kwargs: the other arguments of SB3's
+        :return: number of steps and episodes, and whether to go on
+        """
+        if self.overlap_updates:
+            env = BusyVecEnv(env, self._train_postponed)
+        return super().collect_rollouts(env, *args, **kwargs)
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """
+        Update critics and targets on minibatches from the replay buffer.
+
+        :param gradient_steps: number of updates
+        :param batch_size: transitions per update
+        :raises ValueError: if a loss or its gradient was not finite, after which no step was taken
+        """
+        # The last updates have no step of the environments beside them
+        if self.overlap_updates and self._learning and self.num_timesteps < self._total_timesteps:
+            self._postponed = gradient_steps, batch_size
+        else:
+            self._train(gradient_steps, batch_size)
+
+    @abstractmethod
+    def _train(self, gradient_steps: int, batch_size: int) -> None:
+        """:meth:`train`, now."""
+
+    def _train_postponed(self) -> None:
+        if self._postponed is not None:
+            (gradient_steps, batch_size), self._postponed = self._postponed, None
+            self._train(gradient_steps, batch_size)
+            self.policy.set_training_mode(False)  # the rollout goes on
+
+    @contextmanager
+    def _without_second_warm_up(self, reset_num_timesteps: bool) -> Iterator[None]:
+        """Count the stored transitions as warm-up while a trained model goes on learning."""
+        if self._n_updates > 0:
+            buffer = self.replay_buffer
+            assert buffer is not None
+            missing = 0 if buffer.full else max(self.learning_starts - buffer.size() * buffer.n_envs, 0)
+            first_update = missing if reset_num_timesteps else self.num_timesteps + missing
+            self._learning_starts_shift = first_update - self.learning_starts
+            if self.verbose >= 1:
+                print(  # noqa: T201
+                    f"Continuing after {self._n_updates} updates: no random warm-up; updates go on after {missing} "
+                    "steps of the policy, when the replay buffer holds learning_starts transitions."
+                )
+        try:
+            yield
+        finally:
+            self._learning_starts_shift = 0
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        warm_up = 0 if self._n_updates > 0 else learning_starts
+        return super()._sample_action(warm_up, action_noise, n_envs)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_learning_starts_shift", "_learning", "_postponed"]
