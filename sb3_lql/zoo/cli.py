@@ -29,6 +29,9 @@ the paper's 2-D bandit:
   bandit_report     compare such runs in pictures and tables
   bandit_distances  how far samplers are from the Boltzmann law, for the reward and for learned critics
 
+this machine:
+  speed             time updates, chains and predict, beside an obvious implementation and SAC
+
 unless you say otherwise:
   --algo nclql                 for all but the plots
   --conf-file <packaged YAML>  for train with lql, nclql and sac
@@ -124,6 +127,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "bandit": _function("sb3_lql.zoo.bandit.bandit"),
     "bandit_report": _function("sb3_lql.zoo.bandit_report.report"),
     "bandit_distances": _function("sb3_lql.zoo.bandit_report.distances"),
+    "speed": _function("sb3_lql.zoo.speed.speed"),
 }
 
 

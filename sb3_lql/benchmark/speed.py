@@ -1,0 +1,251 @@
+"""What updating, running a chain and acting cost, beside the obvious way, SAC and bare arithmetic."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import SAC
+from stable_baselines3.common.buffers import ReplayBuffer
+from torch import nn
+
+from sb3_lql import LQL, NCLQL
+from sb3_lql.benchmark.naive import NaiveUpdate
+
+ALGORITHMS: dict[str, type[LQL | NCLQL]] = {"lql": LQL, "nclql": NCLQL}
+
+#: Sizes of observations and actions of the paper's tasks, in v4.
+SIZES: dict[str, tuple[int, int]] = {
+    "halfcheetah": (17, 6),
+    "walker2d": (17, 6),
+    "humanoid": (376, 17),
+    "hopper": (11, 3),
+    "ant": (27, 8),
+    "swimmer": (8, 2),
+    "pusher": (23, 7),
+    "reacher": (11, 2),
+    "inverteddoublependulum": (11, 1),
+}
+
+#: Transitions in the replay buffers.
+N_TRANSITIONS = 2_000
+#: Calls of each entry after its first that are not measured: compilers and allocators have settled by then.
+N_WARM_UPS = 5
+#: Observations that ``predict`` gets at once: one environment, and the paper's five.
+N_OBSERVATIONS = (1, 5)
+
+
+class RandomEnv(gym.Env[np.ndarray, np.ndarray]):
+    """
+    Random observations and rewards in the spaces of a MuJoCo task; episodes take 100 steps on average.
+
+    :param observation_dim: number of observed quantities, float64 as MuJoCo's are
+    :param action_dim: number of action coordinates, in [-1, 1]
+    """
+
+    def __init__(self, observation_dim: int, action_dim: int) -> None:
+        self.observation_space = spaces.Box(-np.inf, np.inf, (observation_dim,), np.float64)
+        self.action_space = spaces.Box(-1.0, 1.0, (action_dim,), np.float32)
+
+    def _observe(self) -> np.ndarray:
+        return self.np_random.standard_normal(self.observation_space.shape)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return self._observe(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return self._observe(), float(self.np_random.standard_normal()), self.np_random.random() < 0.01, False, {}
+
+
+class Entry(NamedTuple):
+    """One thing that is timed."""
+
+    #: Entries of one group do the same work; the group's first is the others' reference.
+    group: str
+    name: str
+    call: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long an entry took."""
+
+    group: str
+    name: str
+    #: Seconds of the first call, in which the library compiles.
+    first_call_s: float
+    #: Milliseconds of each measured call.
+    calls_ms: list[float]
+
+    @property
+    def median_ms(self) -> float:
+        """Median of the measured calls, in milliseconds."""
+        return float(np.median(self.calls_ms))
+
+
+def make_model(size: str, algo: str, device: str, compiled: bool) -> LQL | NCLQL:
+    """
+    :param size: one of :data:`SIZES`
+    :param algo: one of :data:`ALGORITHMS`
+    :param device: "cpu" or "cuda"
+    :param compiled: the constructor's ``compile``
+    :return: a model with the default hyperparameters, of which the replay buffer holds random transitions
+    """
+    model: LQL | NCLQL = _filled(ALGORITHMS[algo], size, device, compile=compiled)
+    return model
+
+
+def make_sac(size: str, device: str) -> SAC:
+    """
+    :param size: one of :data:`SIZES`
+    :param device: "cpu" or "cuda"
+    :return: SB3's SAC with networks like ours, of which the replay buffer holds random transitions
+    """
+    model: SAC = _filled(SAC, size, device, policy_kwargs=dict(net_arch=[256, 256, 256], activation_fn=nn.Mish))
+    return model
+
+
+def _filled(model_class: Any, size: str, device: str, **kwargs: Any) -> Any:
+    """A model that has collected random transitions and not learned yet."""
+    arguments = dict(buffer_size=10_000, learning_starts=N_TRANSITIONS, seed=0, device=device) | kwargs
+    model = model_class("MlpPolicy", RandomEnv(*SIZES[size]), **arguments)
+    return model.learn(N_TRANSITIONS, log_interval=None)
+
+
+def bare_products(model: LQL | NCLQL, batch_size: int) -> Callable[[], th.Tensor]:
+    """
+    The matrix products in the action that a chain cannot do without: forward to the last hidden layer and back.
+
+    :param model: gives the sizes, and the number of steps
+    :param batch_size: number of chains
+    :return: function that does them, and returns the last result, of shape (n_critics, batch, action_dim)
+    """
+    n_critics, sizes = model.critic.n_critics, [model.policy.action_dim, *model.policy.net_arch]
+    weights = [
+        th.randn(n_critics, size_in, size_out, device=model.device) / size_in**0.5
+        for size_in, size_out in pairwise(sizes)
+    ]
+    actions = th.randn(n_critics, batch_size, model.policy.action_dim, device=model.device)
+
+    there_and_back = [*weights, *(weight.mT for weight in reversed(weights))]
+
+    def products() -> th.Tensor:
+        for _ in range(model.policy.sampler.chain_length):
+            x = actions
+            for weight in there_and_back:
+                x = th.bmm(x, weight)
+        return x
+
+    return products
+
+
+def make_entries(size: str, algo: str, device: str, batch_size: int, compiled: bool = True) -> list[Entry]:
+    """
+    :param size: one of :data:`SIZES`
+    :param algo: one of :data:`ALGORITHMS`
+    :param device: "cpu" or "cuda"
+    :param batch_size: transitions per update, and chains in a batch
+    :param compiled: whether there are entries of the compiled library
+    :return: all that is timed, groups together and in each the reference first
+    """
+    ours = {"eager": make_model(size, algo, device, compiled=False)}
+    if compiled:
+        ours["compiled"] = make_model(size, algo, device, compiled=True)
+    sac = make_sac(size, device)
+    naive = NaiveUpdate(ours["eager"])
+    # SAC's is SB3's own buffer, whatever the library's models use
+    buffer = sac.replay_buffer
+    assert isinstance(buffer, ReplayBuffer)
+    obs = th.randn(batch_size, SIZES[size][0], device=device)
+    entries = [
+        Entry("update", "naive", lambda: naive.update(buffer.sample(batch_size))),
+        *(Entry("update", name, partial(model.train, 1, batch_size)) for name, model in ours.items()),
+        Entry("update", "SAC", partial(sac.train, 1, batch_size)),
+        Entry("chain", "bare matrix products", bare_products(ours["eager"], batch_size)),
+        Entry("chain", "naive", lambda: naive.chain(obs, *naive.draw(batch_size))),
+        *(Entry("chain", name, _chain(model, obs)) for name, model in ours.items()),
+    ]
+    actors: dict[str, Any] = {"naive": naive, **ours, "SAC": sac}
+    for n_observations in N_OBSERVATIONS:
+        observations = np.random.default_rng(0).standard_normal((n_observations, SIZES[size][0]))
+        entries += [
+            Entry(f"predict {n_observations}", name, partial(actor.predict, observations))
+            for name, actor in actors.items()
+        ]
+    return entries
+
+
+def _chain(model: LQL | NCLQL, obs: th.Tensor) -> Callable[[], th.Tensor]:
+    features = model.critic.features(obs)
+
+    @th.no_grad()
+    def chain() -> th.Tensor:
+        return model.policy.run_chain(features).actions
+
+    return chain
+
+
+def measure(entries: list[Entry], repetitions: int, device: str) -> list[Timing]:
+    """
+    Time all entries in turns, so that a machine that slows down or speeds up does so for all of them.
+
+    :param entries: what to time
+    :param repetitions: measured calls of each entry
+    :param device: "cpu" or "cuda", which is waited for before and after each call
+    :return: one timing for each entry
+    """
+    first_calls = [_seconds(entry.call, device) for entry in entries]
+    rounds = [[_seconds(entry.call, device) for entry in entries] for _ in range(N_WARM_UPS + repetitions)]
+    calls_ms = 1e3 * np.array(rounds[N_WARM_UPS:])
+    return [
+        Timing(entry.group, entry.name, first_call, calls_ms[:, column].tolist())
+        for column, (entry, first_call) in enumerate(zip(entries, first_calls, strict=True))
+    ]
+
+
+def _seconds(call: Callable[[], object], device: str) -> float:
+    _wait_for(device)
+    start = time.perf_counter()
+    call()
+    _wait_for(device)
+    return time.perf_counter() - start
+
+
+def _wait_for(device: str) -> None:
+    if device == "cuda":
+        th.cuda.synchronize()
+
+
+def summarize(timings: list[Timing]) -> list[dict[str, Any]]:
+    """
+    :param timings: in each group the reference first
+    :return: for each timing its median and quartiles in milliseconds, how many times as long as its group's first and
+        as its group's SAC it takes (``None`` where there is no SAC), and the seconds of its first call
+    """
+    references: dict[str, float] = {}
+    sac: dict[str, float] = {}
+    for timing in timings:
+        references.setdefault(timing.group, timing.median_ms)
+        if timing.name == "SAC":
+            sac[timing.group] = timing.median_ms
+    return [
+        {
+            "group": timing.group,
+            "name": timing.name,
+            "median_ms": timing.median_ms,
+            "quartiles_ms": np.quantile(timing.calls_ms, [0.25, 0.75]).tolist(),
+            "ratio_to_reference": timing.median_ms / references[timing.group],
+            "ratio_to_sac": timing.median_ms / sac[timing.group] if timing.group in sac else None,
+            "first_call_s": timing.first_call_s,
+        }
+        for timing in timings
+    ]

@@ -1,0 +1,140 @@
+"""``sb3-lql speed``: what an update, a chain and ``predict`` cost on this machine."""
+
+import argparse
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import stable_baselines3
+import torch as th
+from stable_baselines3.common.utils import get_device
+from torch.profiler import ProfilerActivity, profile
+
+import sb3_lql
+from sb3_lql.benchmark.speed import ALGORITHMS, SIZES, make_entries, measure, summarize
+from sb3_lql.benchmark.tables import markdown_table
+
+HEADER = ("entry", "median, ms", "times its reference", "times SAC", "first call, s")
+#: Rows of the profile.
+N_OPERATORS = 12
+EXPLANATION = (
+    "The reference of an update and of predict is the naive one, that of a chain the bare matrix products.\n"
+    "The first call compiles, unless PyTorch finds the code in its cache on disk: TORCHINDUCTOR_FORCE_DISABLE_CACHES=1."
+)
+
+
+def speed() -> None:
+    """Time all entries for each size, print tables and write the figures."""
+    parser = _make_parser()
+    args = parser.parse_args()
+    for name in ("batch_size", "repetitions"):
+        if getattr(args, name) < 1:
+            parser.error(f"argument --{name.replace('_', '-')}: {getattr(args, name)} is not positive")
+    if args.device == "cuda" and not th.cuda.is_available():
+        parser.error("argument --device: PyTorch finds no CUDA device here, pass cpu or auto")
+    if args.output is not None and not args.output.parent.is_dir():
+        parser.error(f"argument --output: there is no folder {args.output.parent}, make it first")
+
+    device = get_device(args.device).type
+    report = _describe_machine(device) | {"algo": args.algo, "batch_size": args.batch_size}
+    report |= {"repetitions": args.repetitions, "sizes": {}}
+    print(f"{report['cpu']}, {report['threads']} threads; device: {report['device_name']}\n")
+    for size in dict.fromkeys(args.size):
+        report["sizes"][size] = _measure_size(size, args, device)
+        if args.output is not None:  # after each size: an interruption leaves those that are done
+            args.output.write_text(json.dumps(report, indent=2) + "\n")
+    print(EXPLANATION)
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Time updates, Langevin chains and predict: an obvious implementation, the library with and "
+        "without compilation, SB3's SAC, and a chain's matrix products alone. All take turns, on random data."
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: %(default)s)")
+    parser.add_argument(
+        "--size",
+        choices=SIZES,
+        nargs="+",
+        default=["halfcheetah"],
+        metavar="TASK",
+        help=f"tasks whose observations and actions to imitate: {', '.join(SIZES)} (default: halfcheetah)",
+    )
+    parser.add_argument("--algo", choices=ALGORITHMS, default="nclql", help="algorithm (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=256, help="transitions per update (default: %(default)s)")
+    parser.add_argument("--repetitions", type=int, default=50, help="measured calls of each (default: %(default)s)")
+    parser.add_argument("--no-compile", action="store_true", help="leave out the compiled library")
+    parser.add_argument("--profile", action="store_true", help="print the operators of one update that cost the most")
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="file for all figures")
+    return parser
+
+
+def _measure_size(size: str, args: argparse.Namespace, device: str) -> list[dict[str, Any]]:
+    """Print a table for one size, and the profile if asked for; return the table's figures."""
+    compiled = not args.no_compile
+    if compiled:
+        th.compiler.reset()  # of one function PyTorch compiles a few versions and no more; each size needs its own
+    entries = make_entries(size, args.algo, device, args.batch_size, compiled)
+    figures = summarize(measure(entries, args.repetitions, device))
+    observation_dim, action_dim = SIZES[size]
+    print(
+        f"{args.algo}, {size} ({observation_dim} observations, {action_dim} actions), batches of {args.batch_size}, "
+        f"{args.repetitions} repetitions:\n\n{markdown_table(HEADER, map(_row, figures))}",
+        flush=True,
+    )
+    if args.profile:
+        name = "compiled" if compiled else "eager"
+        (update,) = (entry.call for entry in entries if (entry.group, entry.name) == ("update", name))
+        print(f"One update, {name}:\n\n{_profile_table(update, device)}", flush=True)
+    return figures
+
+
+def _profile_table(call: Callable[[], object], device: str) -> str:
+    """PyTorch's table of the operators that take the most time by themselves, on the GPU if the call runs there."""
+    on_gpu = device == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiler:
+        call()
+        if on_gpu:
+            th.cuda.synchronize()
+    by = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    table: str = profiler.key_averages().table(sort_by=by, row_limit=N_OPERATORS)
+    return table
+
+
+def _row(figures: dict[str, Any]) -> list[str]:
+    to_sac = figures["ratio_to_sac"]
+    return [
+        f"{figures['group']}: {figures['name']}",
+        f"{figures['median_ms']:.2f}",
+        f"{figures['ratio_to_reference']:.2f}",
+        "" if to_sac is None else f"{to_sac:.2f}",
+        f"{figures['first_call_s']:.2f}",
+    ]
+
+
+def _describe_machine(device: str) -> dict[str, Any]:
+    """What the figures depend on, besides the options."""
+    modules = (sb3_lql, stable_baselines3, th)
+    return {
+        "command": shlex.join(["sb3-lql", "speed", *sys.argv[1:]]),
+        "versions": {
+            "python": platform.python_version(),
+            **{module.__name__: str(module.__version__) for module in modules},
+        },
+        "cpu": _cpu_name(),
+        "threads": th.get_num_threads(),
+        "device": device,
+        "device_name": th.cuda.get_device_name() if device == "cuda" else device,
+    }
+
+
+def _cpu_name() -> str:
+    """The processor's model, which Python itself does not know on Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
