@@ -6,8 +6,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from torch import nn
 
@@ -115,3 +117,36 @@ def test_a_model_that_overlaps_is_saved_and_loaded(algorithm: Any, tiny: dict[st
     loaded = algorithm.load(tmp_path / "model", env=model.get_env())
     assert loaded.overlap_updates
     assert loaded.learn(10, reset_num_timesteps=False)._n_updates == 10
+
+
+def test_an_update_that_a_callback_asks_for_is_not_lost(algorithm: Any, tiny: dict[str, Any]) -> None:
+    class TrainToo(BaseCallback):
+        def _on_rollout_end(self) -> None:
+            self.model.train(2, 8)  # type: ignore[attr-defined]
+
+        def _on_step(self) -> bool:
+            return True
+
+    model = algorithm("MlpPolicy", "Pendulum-v1", overlap_updates=True, **tiny | dict(learning_starts=5))
+    model.learn(20, callback=TrainToo())
+    assert model._n_updates == 15 + 2 * 20
+
+
+def test_environments_are_reset_after_an_update_that_failed_beside_them(algorithm: Any, tiny: dict[str, Any]) -> None:
+    """Else a stored transition would span the step whose result nobody saw."""
+    model = algorithm("MlpPolicy", "Pendulum-v1", overlap_updates=True, **tiny | dict(learning_starts=5)).learn(20)
+    model.replay_buffer.rewards[:] = np.nan
+    with pytest.raises(ValueError, match="critic_loss"):
+        model.learn(20, reset_num_timesteps=False)
+    assert model._last_obs is None
+
+
+def test_hindsight_is_refused_as_it_asks_busy_environments(algorithm: Any, tiny: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="overlap_updates=True does not go with HerReplayBuffer"):
+        algorithm(
+            "MultiInputPolicy",
+            BitFlippingEnv(continuous=True),
+            replay_buffer_class=HerReplayBuffer,
+            overlap_updates=True,
+            **tiny,
+        )

@@ -17,6 +17,8 @@ from torch import nn
 
 from sb3_lql import LQL, NCLQL
 from sb3_lql.benchmark.naive import NaiveUpdate
+from sb3_lql.benchmark.tables import markdown_table
+from sb3_lql.common.acceleration import GraphedFunction
 
 ALGORITHMS: dict[str, type[LQL | NCLQL]] = {"lql": LQL, "nclql": NCLQL}
 
@@ -138,14 +140,15 @@ def bare_products(model: LQL | NCLQL, batch_size: int) -> Callable[[], th.Tensor
 
     there_and_back = [*weights, *(weight.mT for weight in reversed(weights))]
 
-    def products() -> th.Tensor:
+    def products(actions: th.Tensor) -> th.Tensor:
         for _ in range(model.policy.sampler.chain_length):
             x = actions
             for weight in there_and_back:
                 x = th.bmm(x, weight)
         return x
 
-    return products
+    # On a GPU they are replayed as chains are: launches are not what they are measured for
+    return partial(GraphedFunction(products, lambda: weights, tuple), actions)
 
 
 def make_entries(size: str, algo: str, device: str, batch_size: int, compiled: bool = True) -> list[Entry]:
@@ -189,7 +192,7 @@ def _chain(model: LQL | NCLQL, obs: th.Tensor) -> Callable[[], th.Tensor]:
 
     @th.no_grad()
     def chain() -> th.Tensor:
-        return model.policy.run_chain(features).actions
+        return model.policy.chains.actions(features, *model.policy.chains.draw(features))
 
     return chain
 
@@ -249,3 +252,16 @@ def summarize(timings: list[Timing]) -> list[dict[str, Any]]:
         }
         for timing in timings
     ]
+
+
+def speed_table(figures: list[dict[str, Any]]) -> str:
+    """
+    :param figures: of one size, from :func:`summarize`
+    :return: a Markdown table with a row for each entry
+    """
+    rows = []
+    for entry in figures:
+        columns = [entry[key] for key in ("median_ms", "ratio_to_reference", "ratio_to_sac", "first_call_s")]
+        cells = ["" if value is None else f"{value:.2f}" for value in columns]
+        rows.append([f"{entry['group']}: {entry['name']}", *cells])
+    return markdown_table(["entry", "median, ms", "times its reference", "times SAC", "first call, s"], rows)

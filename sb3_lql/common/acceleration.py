@@ -1,8 +1,12 @@
 """Running a function of tensors faster: compiled, or recorded as a CUDA graph. Both give way where they cannot work."""
 
 import functools
+import inspect
+import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch as th
@@ -11,37 +15,50 @@ from torch.utils import _pytree as pytree
 P = ParamSpec("P")
 R = TypeVar("R")
 
+#: Versions of a function that are compiled in a process, each for an architecture or so. PyTorch's own limit is eight.
+MAX_COMPILATIONS = 64
 
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
+
+def compiled(function: Callable[P, R], batch_dims: dict[str, int]) -> Callable[P, R]:
     """
-    A function that is compiled at its first call, and again for what it cannot generalise to.
+    A function that is compiled at its first call, and again for what its versions cannot generalise to.
 
-    Where compilation fails, as it does without a C++ compiler, there is one warning and the function runs as it is.
+    Where compilation fails, as it does without a compiler, there is one warning and the function runs as it is.
 
     :param function: function of modules and tensors that draws no random numbers and changes nothing in place
+    :param batch_dims: for arguments by name the dimension in which their size varies between calls
     :return: the same, faster
     """
+    signature = inspect.signature(function)
     compiled_function: Callable[P, R] | None = None
     failed = False
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         nonlocal compiled_function, failed
-        if not failed:
-            try:
-                compiled_function = compiled_function or th.compile(function)
+        if failed:
+            return function(*args, **kwargs)
+        try:
+            if compiled_function is None:
+                compiled_function = th.compile(function)
+            arguments = signature.bind(*args, **kwargs).arguments
+            for name, dim in batch_dims.items():
+                if isinstance(arguments.get(name), th.Tensor):
+                    th._dynamo.maybe_mark_dynamic(arguments[name], dim)
+            with th._dynamo.config.patch(recompile_limit=MAX_COMPILATIONS):
                 return compiled_function(*args, **kwargs)
-            except Exception as error:
-                result = function(*args, **kwargs)  # where the fault is in the function, this raises it
-                failed = True
-                reason = (str(error).strip().splitlines() or [""])[0]
-                warnings.warn(
-                    f"torch.compile failed, Langevin chains go on uncompiled and slower ({type(error).__name__}: "
-                    f"{reason}). Install a C++ compiler such as g++, or pass compile=False.",
-                    stacklevel=2,
-                )
-                return result
-        return function(*args, **kwargs)
+        except th.OutOfMemoryError:
+            raise
+        except Exception as error:
+            result = function(*args, **kwargs)  # where the fault is in the function, this raises it
+            failed = True
+            reason = (str(error).strip().splitlines() or [""])[0]
+            warnings.warn(
+                f"torch.compile failed, chains go on uncompiled and slower ({type(error).__name__}: {reason}). "
+                "Install what it needs, a C++ compiler such as g++ and on a GPU Triton, or pass compile=False.",
+                stacklevel=2,
+            )
+            return result
 
     return call
 
@@ -59,13 +76,29 @@ def record_cuda_graph(function: Callable[[], Any], inputs: list[th.Tensor]) -> R
     Record a computation as a CUDA graph. Nothing is computed yet.
 
     :param function: computes from ``inputs``; what it reads and writes besides must stay where it is
-    :param inputs: tensors to be overwritten before a replay
+    :param inputs: tensors on the current device, to be overwritten before a replay
     :return: the recording
+    :raises RuntimeError: if the function waits for the device
     """
     graph = th.cuda.CUDAGraph()
-    with th.cuda.graph(graph):
-        outputs = function()
+    # A stream of its own: PyTorch's default one is of the device that recorded first
+    stream = th.cuda.Stream()  # type: ignore[no-untyped-call]
+    try:
+        with th.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            outputs = function()
+    except RuntimeError as error:
+        # PyTorch's generators and streams are not what they were: there is no going on from here
+        raise RuntimeError(f"Recording a CUDA graph failed ({error}). Begin anew with compile=False.") from error
     return Recording(inputs, outputs, graph.replay)
+
+
+@dataclass
+class _Signature:
+    """What is known of the calls with arguments of the same shapes."""
+
+    n_calls: int = 0
+    addresses: tuple[int, ...] | None = None
+    recording: Recording | None = None
 
 
 class GraphedFunction:
@@ -73,11 +106,13 @@ class GraphedFunction:
     A function whose calls on a GPU are recorded as a CUDA graph and replayed: one launch instead of hundreds.
 
     A recording holds addresses and Python's numbers as they were. It is made anew when an input's shape, a tensor of
-    ``state`` or a value of ``constants`` is another one. Whatever may change within a recording has to be a tensor.
+    ``state`` or a value of ``constants`` is another one. Whatever else may change has to be a tensor: of an optimiser
+    that is the learning rate, and not its other settings.
 
-    Copies and pickles of it record for themselves.
+    A function that was seen to wait for the device is not recorded, with one warning. Copies and pickles of a graphed
+    function record for themselves.
 
-    :param function: function of trees of tensors (tuples, dictionaries, ``None``) that never waits for the device
+    :param function: function of trees of tensors (tuples, dictionaries, ``None``), all on one device
     :param state: the tensors that it reads and writes besides its arguments
     :param constants: the Python values on which it depends
     """
@@ -88,18 +123,18 @@ class GraphedFunction:
     #: Calls before the recording, in which kernels are compiled and the optimiser's state is made.
     WARM_UP_CALLS = 3
 
+    #: Shapes of arguments that are kept in mind, the last used ones.
+    MAX_SIGNATURES = 8
+
     def __init__(
-        self,
-        function: Callable[..., Any],
-        state: Callable[[], Iterable[th.Tensor]],
-        constants: Callable[[], Hashable] = lambda: None,
+        self, function: Callable[..., Any], state: Callable[[], Iterable[th.Tensor]], constants: Callable[[], Hashable]
     ) -> None:
         self.function = function
         self.state = state
         self.constants = constants
-        self._recordings: dict[Hashable, tuple[Hashable, Recording]] = {}
-        self._n_calls: dict[Hashable, int] = {}
-        self._failed = False
+        self._signatures: OrderedDict[Hashable, _Signature] = OrderedDict()
+        self._refused = False
+        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.function, self.state, self.constants)
@@ -111,35 +146,62 @@ class GraphedFunction:
         """
         leaves, structure = pytree.tree_flatten(args)
         tensors = [leaf for leaf in leaves if isinstance(leaf, th.Tensor)]
-        if self._failed or not tensors or tensors[0].device.type != self.DEVICE_TYPE:
+        if self._refused or not tensors or tensors[0].device.type != self.DEVICE_TYPE:
             return self.function(*args)
-        signature = (str(structure), *((tensor.shape, tensor.dtype) for tensor in tensors), self.constants())
-        n_calls = self._n_calls[signature] = self._n_calls.get(signature, 0) + 1
-        if n_calls <= self.WARM_UP_CALLS:
-            return self._warm_up(args)
+        shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
+        # The tensors of a recording are written and read by one thread at a time
+        with self._lock, th.cuda.device_of(tensors[0]):  # type: ignore[no-untyped-call]
+            signature = self._recall((str(structure), shapes, self.constants()))
+            signature.n_calls += 1
+            if signature.n_calls <= self.WARM_UP_CALLS:
+                return self._warm_up(args, last=signature.n_calls == self.WARM_UP_CALLS)
+            addresses = tuple(tensor.data_ptr() for tensor in self.state())
+            if signature.recording is None or signature.addresses != addresses:
+                signature.recording = None  # frees its memory for the next one
+                signature.recording, signature.addresses = self._record(leaves, structure), addresses
+            for recorded, tensor in zip(signature.recording.inputs, tensors, strict=True):
+                recorded.copy_(tensor, non_blocking=True)
+            signature.recording.replay()
+            return pytree.tree_map_only(th.Tensor, th.clone, signature.recording.outputs)
 
-        addresses = tuple(tensor.data_ptr() for tensor in self.state())
-        recorded_addresses, recording = self._recordings.get(signature, (None, None))
-        if recording is None or recorded_addresses != addresses:
-            try:
-                recording = self._record(leaves, structure)
-            except RuntimeError as error:
-                self._failed = True
-                warnings.warn(f"CUDA graphs are not used: {error}", stacklevel=2)
-                return self.function(*args)
-            self._recordings[signature] = addresses, recording
-        for recorded, tensor in zip(recording.inputs, tensors, strict=True):
-            recorded.copy_(tensor, non_blocking=True)
-        recording.replay()
-        return pytree.tree_map_only(th.Tensor, th.clone, recording.outputs)
+    def _recall(self, key: Hashable) -> _Signature:
+        """What is known of such calls; the least recently used of too many is forgotten."""
+        signature = self._signatures.setdefault(key, _Signature())
+        self._signatures.move_to_end(key)
+        if len(self._signatures) > self.MAX_SIGNATURES:
+            self._signatures.popitem(last=False)
+        return signature
 
-    def _warm_up(self, args: tuple[Any, ...]) -> Any:
+    def _warm_up(self, args: tuple[Any, ...], last: bool) -> Any:
         """Run beside the current stream, as a recording will: autograd remembers the stream it ran in."""
         stream = th.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(th.cuda.current_stream())
         with th.cuda.stream(stream):
-            result = self.function(*args)
+            result = self._watch(args) if last else self.function(*args)
         th.cuda.current_stream().wait_stream(stream)
+        return result
+
+    def _watch(self, args: tuple[Any, ...]) -> Any:
+        """Run, and refuse to record if the function waits for the device, which cannot be recorded."""
+        mode = th.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            th.cuda.set_sync_debug_mode("warn")
+            try:
+                result = self.function(*args)
+            finally:
+                th.cuda.set_sync_debug_mode(mode)
+        for warning in caught:
+            if "synchronizing CUDA operation" in str(warning.message):
+                self._refused = True
+            else:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        if self._refused:
+            warnings.warn(
+                "CUDA graphs are not used: something waits for the device in each update or action, such as a features "
+                "extractor that looks at its input.",
+                stacklevel=2,
+            )
         return result
 
     def _record(self, leaves: list[Any], structure: pytree.TreeSpec) -> Recording:

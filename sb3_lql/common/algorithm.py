@@ -1,126 +1,34 @@
 """The one off-policy loop of LQL and NC-LQL."""
 
-from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.base_class import maybe_make_env
-from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import (
-    DictReplayBufferSamples,
-    GymEnv,
-    ReplayBufferSamples,
-    Schedule,
-    TrainFreq,
-    TrainFrequencyUnit,
-)
-from stable_baselines3.common.utils import get_parameters_by_name, polyak_update
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
+from stable_baselines3.common.utils import polyak_update
 from torch.nn import functional as F
 
 from sb3_lql.common.acceleration import GraphedFunction
-from sb3_lql.common.buffers import check_replay_buffer, default_replay_buffer_class
-from sb3_lql.common.collection import CollectingAlgorithm
-from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.guard import StepGuard, is_fused
-from sb3_lql.common.langevin import LangevinSampler
-from sb3_lql.common.policies import CnnPolicy, LangevinPolicy, MlpPolicy, MultiInputPolicy
+from sb3_lql.common.model import LangevinModel
 from sb3_lql.common.statistics import RunningMeans
-from sb3_lql.common.validation import (
-    check_action_space,
-    check_count,
-    check_flag,
-    check_off_policy_arguments,
-    check_positive,
-)
-
-#: Updates that ``compile=None`` expects of a ``learn`` before it compiles, which takes the time of a thousand or two.
-UPDATES_WORTH_COMPILING = 10_000
 
 
-class LangevinAlgorithm(CollectingAlgorithm):
+class LangevinAlgorithm(LangevinModel):
     """
     Off-policy TD learning of a critic whose Langevin chain is the policy.
 
     A subclass says which chain (:meth:`_make_sampler`) and what an update adds to the TD step
-    (:meth:`_auxiliary_step`). Arguments that are not listed here are those of SB3's ``OffPolicyAlgorithm``.
-
-    :param policy: policy class or its alias
-    :param env: environment, or its id
-    :param inverse_temperature: ``w`` of the target density exp(w * Q)
-    :param n_langevin_steps: ``T``, Langevin steps per noise level
-    :param normalize_score: divide every score by its L2 norm (appendix E.2)
-    :param reward_scale: factor on rewards inside the update
-    :param target_update_interval: update the target critics every so many updates
-    :param n_action_samples: chains per action when acting; the action of the highest minimum critic is taken
-    :param compile: compile the chain and, on a GPU, replay updates as CUDA graphs; chosen automatically if ``None``
-    :param bfloat16_chain: multiply the chain's matrices in bfloat16
-    :param overlap_updates: make updates while the environments step
-    :param use_sde: not supported
-    :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
-    :raises TypeError: for values of the wrong type
+    (:meth:`_auxiliary_step`). Its arguments are those of :class:`~sb3_lql.common.model.LangevinModel`.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": MlpPolicy,
-        "CnnPolicy": CnnPolicy,
-        "MultiInputPolicy": MultiInputPolicy,
-    }
-    policy: LangevinPolicy
-    critic: EnsembleCritic
-    critic_target: EnsembleCritic
-    action_space: spaces.Box
-
-    def __init__(
-        self,
-        policy: str | type[LangevinPolicy],
-        env: GymEnv | str | None,
-        learning_rate: float | Schedule,
-        *,
-        inverse_temperature: float,
-        n_langevin_steps: int,
-        normalize_score: bool,
-        reward_scale: float,
-        target_update_interval: int,
-        n_action_samples: int,
-        compile: bool | None,
-        bfloat16_chain: bool,
-        overlap_updates: bool,
-        use_sde: bool,
-        **off_policy_kwargs: Any,
-    ) -> None:
-        if env is not None:
-            env = maybe_make_env(env, off_policy_kwargs.get("verbose", 0))
-            check_action_space(env.action_space)
-        super().__init__(
-            policy,
-            env,  # type: ignore[arg-type]
-            learning_rate,
-            use_sde=use_sde,
-            sde_support=False,
-            support_multi_env=True,
-            **off_policy_kwargs,
-        )
-        self.inverse_temperature = inverse_temperature
-        self.n_langevin_steps = n_langevin_steps
-        self.normalize_score = normalize_score
-        self.reward_scale = reward_scale
-        self.target_update_interval = target_update_interval
-        self.n_action_samples = n_action_samples
-        self.compile = compile
-        self.bfloat16_chain = bfloat16_chain
-        self.overlap_updates = overlap_updates
-
-    @abstractmethod
-    def _make_sampler(self) -> LangevinSampler:
-        """
-        :return: the chain that the constructor's arguments describe
-        """
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self._statistics = RunningMeans()
+        self._guard = StepGuard(self.device)
+        self._graphed_update = GraphedFunction(self._update, self._update_state, self._update_constants)
 
     def _auxiliary_step(
         self,
@@ -137,130 +45,6 @@ class LangevinAlgorithm(CollectingAlgorithm):
         :return: scalars to log, by name
         """
         return {}
-
-    # Two settings of the policy may be changed at any time. They are stored under their own names, where SB3's save
-    # and load look for them
-
-    @property
-    def inverse_temperature(self) -> float:
-        """``w`` of the target density exp(w * Q)."""
-        value: float = self.__dict__["inverse_temperature"]
-        return value
-
-    @inverse_temperature.setter
-    def inverse_temperature(self, value: float) -> None:
-        value = check_positive("inverse_temperature", value)
-        if hasattr(self, "policy"):
-            self.policy.sampler.inverse_temperature = value
-        self.__dict__["inverse_temperature"] = value
-
-    @property
-    def n_action_samples(self) -> int:
-        """Chains per action when acting."""
-        value: int = self.__dict__["n_action_samples"]
-        return value
-
-    @n_action_samples.setter
-    def n_action_samples(self, value: int) -> None:
-        value = check_count("n_action_samples", value)
-        if hasattr(self, "policy"):
-            self.policy.n_action_samples = value
-        self.__dict__["n_action_samples"] = value
-
-    def _check_arguments(self) -> None:
-        """
-        Refuse bad values now rather than as a NaN an hour later: at construction, and those set later or by ``load``.
-
-        :raises ValueError: for values out of range
-        :raises TypeError: for values of the wrong type
-        """
-        check_off_policy_arguments(self)
-        check_positive("inverse_temperature", self.inverse_temperature)
-        check_count("n_langevin_steps", self.n_langevin_steps)
-        check_flag("normalize_score", self.normalize_score)
-        check_positive("reward_scale", self.reward_scale)
-        check_count("target_update_interval", self.target_update_interval)
-        check_count("n_action_samples", self.n_action_samples)
-        if self.compile is not None:
-            check_flag("compile", self.compile)
-        check_flag("bfloat16_chain", self.bfloat16_chain)
-        check_flag("overlap_updates", self.overlap_updates)
-        check_replay_buffer(self.replay_buffer_class, self.n_steps)
-        if self.use_sde or "use_sde" in self.policy_kwargs:
-            raise ValueError(
-                "use_sde=True is not supported: gSDE perturbs the weights of an actor, and there is no actor. Leave it "
-                "out; the chain's own noise explores, and action_noise can add to it."
-            )
-        for name in {"sampler", "n_action_samples", "bfloat16_chain"} & self.policy_kwargs.keys():
-            raise ValueError(f"policy_kwargs[{name!r}] is the algorithm's to set: pass its own arguments instead.")
-
-    def _setup_model(self) -> None:
-        self._check_arguments()
-        # The chain is described by attributes of the algorithm, which load may change. Passed through policy_kwargs,
-        # it must not stay there: what a user reads, compares and saves there is what that user wrote
-        user_kwargs = self.policy_kwargs
-        self.policy_kwargs = user_kwargs | dict(
-            sampler=self._make_sampler(),
-            n_action_samples=self.n_action_samples,
-            bfloat16_chain=self.bfloat16_chain,
-        )
-        chosen_class = self.replay_buffer_class
-        if chosen_class is None:
-            chosen_class = self._make_default_replay_buffer()
-        try:
-            super()._setup_model()
-        finally:
-            self.policy_kwargs = user_kwargs
-        self.replay_buffer_class = chosen_class
-        self._create_aliases()
-        self._statistics = RunningMeans()
-        self._guard = StepGuard(self.device)
-        self._graphed_update = GraphedFunction(self._update, self._update_state, self._update_constants)
-        self.policy.compile_chain = bool(self.compile)
-        self.policy.use_cuda_graphs = self.compile is not False
-        if self.verbose >= 1 and not self.critic.has_closed_form_gradient:
-            print(  # noqa: T201
-                "The critic's action-gradient has no closed form here and is left to autograd, uncompiled and slower: "
-                "closed forms are known for critics of linear layers with Mish, ReLU, SiLU or Tanh."
-            )
-
-    def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        self.policy.use_cuda_graphs = self.compile is not False
-        self.policy.compile_chain = bool(self.compile)
-        if self.compile is None:
-            self.policy.compile_chain = self._planned_updates(total_timesteps) >= UPDATES_WORTH_COMPILING
-        return super()._setup_learn(total_timesteps, *args, **kwargs)
-
-    def _planned_updates(self, total_timesteps: int) -> int:
-        """Updates in so many steps; none if that depends on the length of episodes."""
-        if self.gradient_steps < 0:
-            return total_timesteps
-        assert isinstance(self.train_freq, TrainFreq)
-        if self.train_freq.unit == TrainFrequencyUnit.EPISODE:
-            return 0
-        return total_timesteps // (self.train_freq.frequency * self.n_envs) * self.gradient_steps
-
-    def _make_default_replay_buffer(self) -> type[ReplayBuffer]:
-        """Fill ``replay_buffer``, which SB3 then leaves as it is, and return the class that was chosen."""
-        replay_buffer_class = default_replay_buffer_class(self.observation_space, self.n_steps)
-        n_step_kwargs = dict(n_steps=self.n_steps, gamma=self.gamma) if self.n_steps > 1 else {}
-        self.replay_buffer = replay_buffer_class(
-            self.buffer_size,
-            self.observation_space,
-            self.action_space,
-            device=self.device,
-            n_envs=self.n_envs,
-            optimize_memory_usage=self.optimize_memory_usage,
-            **self.replay_buffer_kwargs | n_step_kwargs,
-        )
-        return replay_buffer_class
-
-    def _create_aliases(self) -> None:
-        self.critic = self.policy.critic
-        self.critic_target = self.policy.critic_target
-        # Running means and variances of batch normalisation
-        self._batch_norm_stats = get_parameters_by_name(self.critic, ["running_"])
-        self._batch_norm_stats_target = get_parameters_by_name(self.critic_target, ["running_"])
 
     def _train(self, gradient_steps: int, batch_size: int) -> None:
         assert self.replay_buffer is not None
@@ -296,15 +80,17 @@ class LangevinAlgorithm(CollectingAlgorithm):
                 group["capturable"] = recordable
             if not recordable:
                 group["lr"] = learning_rate
-            elif isinstance(group["lr"], th.Tensor) and group["lr"].device == self.device:
+                continue
+            device = group["params"][0].device  # with its index, unlike the model's
+            if isinstance(group["lr"], th.Tensor) and group["lr"].device == device:
                 group["lr"].fill_(learning_rate)
             else:
-                group["lr"] = th.tensor(learning_rate, device=self.device)
+                group["lr"] = th.tensor(learning_rate, device=device)
         return recordable
 
     def _update_constants(self) -> tuple[Any, ...]:
         """The Python values besides the network's shape on which an update depends."""
-        return self.gamma, self.reward_scale, self.policy.compile_chain
+        return self.gamma, self.reward_scale, *self.policy.chains.constants()
 
     def _update_state(self) -> Iterator[th.Tensor]:
         """The tensors besides the minibatch that an update reads and writes."""
@@ -412,16 +198,4 @@ class LangevinAlgorithm(CollectingAlgorithm):
         return self._logger
 
     def _excluded_save_params(self) -> list[str]:
-        return [
-            *super()._excluded_save_params(),
-            "critic",
-            "critic_target",
-            "_batch_norm_stats",
-            "_batch_norm_stats_target",
-            "_guard",
-            "_graphed_update",
-            "_statistics",
-        ]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []
+        return [*super()._excluded_save_params(), "_statistics", "_guard", "_graphed_update"]

@@ -1,16 +1,13 @@
-"""Replay buffers that take less memory than SB3's, or live where the networks do."""
+"""Replay buffers that take half the memory of SB3's where observations are float64, and copy a minibatch once."""
 
-from math import prod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
-from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
 from stable_baselines3.common.utils import get_device
-from stable_baselines3.common.vec_env import VecNormalize
 
 
 def float32_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
@@ -27,26 +24,44 @@ def float32_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
         return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
 
 
-class _Float32Storage(ReplayBuffer):
+def upload(array: np.ndarray, device: th.device) -> th.Tensor:
+    """
+    :param array: any; on the CPU, the result shares its memory
+    :param device: where to
+    :return: the array there; a copy to CUDA is only queued, which takes pinned memory
+    """
+    tensor = th.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+class Float32Storage(ReplayBuffer):
     """Hands SB3's constructor a space of float32: the networks compute in float32 whatever the buffer holds."""
 
     def __init__(self, buffer_size: int, observation_space: spaces.Space[Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(buffer_size, float32_space(observation_space), *args, **kwargs)
 
+    def to_torch(self, array: np.ndarray, copy: bool = True) -> th.Tensor:
+        """
+        :param array: part of a minibatch, which nothing else uses
+        :param copy: ignored: there is one copy to a GPU, for which nothing waits, and none on a CPU
+        :return: the same on the buffer's device
+        """
+        return upload(array, get_device(self.device))
 
-class Float32ReplayBuffer(_Float32Storage):
+
+class Float32ReplayBuffer(Float32Storage):
     """SB3's ``ReplayBuffer``, with float64 observations (MuJoCo's) stored as float32: half the memory."""
 
 
-class Float32DictReplayBuffer(_Float32Storage, DictReplayBuffer):
+class Float32DictReplayBuffer(Float32Storage, DictReplayBuffer):
     """SB3's ``DictReplayBuffer``, with float64 observations stored as float32."""
 
 
-class Float32NStepReplayBuffer(_Float32Storage, NStepReplayBuffer):
+class Float32NStepReplayBuffer(Float32Storage, NStepReplayBuffer):
     """SB3's ``NStepReplayBuffer``, with float64 observations stored as float32."""
 
 
-class Float32HerReplayBuffer(_Float32Storage, HerReplayBuffer):
+class Float32HerReplayBuffer(Float32Storage, HerReplayBuffer):
     """SB3's ``HerReplayBuffer``, with float64 observations, and goals given to ``compute_reward``, as float32."""
 
 
@@ -59,229 +74,3 @@ def default_replay_buffer_class(observation_space: spaces.Space[Any], n_steps: i
     if isinstance(observation_space, spaces.Dict):
         return Float32DictReplayBuffer
     return Float32NStepReplayBuffer if n_steps > 1 else Float32ReplayBuffer
-
-
-def check_replay_buffer(replay_buffer_class: type[ReplayBuffer] | None, n_steps: int) -> None:
-    """
-    :param replay_buffer_class: what the user passed
-    :param n_steps: rewards per return
-    :raises ValueError: for n-step returns with a buffer on the device, which would ignore them
-    """
-    if n_steps > 1 and replay_buffer_class is not None and issubclass(replay_buffer_class, DeviceReplayBuffer):
-        raise ValueError(
-            f"replay_buffer_class={replay_buffer_class.__name__} has no n-step returns, but n_steps={n_steps}: leave "
-            "replay_buffer_class out, or set n_steps=1."
-        )
-
-
-def _upload(array: np.ndarray, device: th.device) -> th.Tensor:
-    """
-    :param array: any; on the CPU, the result shares its memory
-    :param device: where to
-    :return: the array there; a copy to CUDA is only queued, which takes pinned memory
-    """
-    tensor = th.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
-def _flat(name: str, value: Any) -> dict[str, Any]:
-    """:return: the value by its name, or the values of a dict by ``name.key``"""
-    return {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
-
-
-def _nested(name: str, values: dict[str, Any]) -> Any:
-    """:return: what :func:`_flat` took apart"""
-    if name in values:
-        return values[name]
-    return {key.removeprefix(f"{name}."): part for key, part in values.items() if key.startswith(f"{name}.")}
-
-
-class _Table:
-    """
-    Named fields of every environment's steps, zeros at first. Those of one dtype lie side by side in one tensor of
-    shape (n_steps * n_envs, width): writing and reading take as many operations as there are dtypes, not fields.
-
-    :param n_steps: steps that it holds
-    :param n_envs: rows per step
-    :param fields: shape and dtype by name
-    :param device: where it is
-    """
-
-    def __init__(
-        self, n_steps: int, n_envs: int, fields: dict[str, tuple[tuple[int, ...], np.dtype[Any]]], device: th.device
-    ) -> None:
-        self.n_envs = n_envs
-        self.columns: dict[str, tuple[np.dtype[Any], slice, tuple[int, ...]]] = {}
-        widths: dict[np.dtype[Any], int] = {}
-        for name, (shape, dtype) in fields.items():
-            start = widths.get(dtype, 0)
-            widths[dtype] = start + prod(shape)
-            self.columns[name] = dtype, slice(start, widths[dtype]), shape
-        # Unlike torch's zeros, NumPy's take no memory before they are written to
-        zeros = {dtype: th.from_numpy(np.zeros((n_steps * n_envs, width), dtype)) for dtype, width in widths.items()}
-        on_cpu = device.type == "cpu"
-        self.tensors = zeros if on_cpu else {key: th.zeros_like(like, device=device) for key, like in zeros.items()}
-
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        """
-        :param step: which
-        :param values: arrays of shape (n_envs, ...) by name, of any dtype; those that are no field are left out
-        """
-        for dtype, tensor in self.tensors.items():
-            names = [name for name, column in self.columns.items() if column[0] == dtype]
-            parts = [values[name].reshape(self.n_envs, -1) for name in names]
-            rows = np.concatenate(parts, axis=1, dtype=dtype, casting="unsafe")
-            tensor[step * self.n_envs : (step + 1) * self.n_envs] = _upload(rows, tensor.device)
-
-    def read(self, rows: th.Tensor | None = None) -> dict[str, th.Tensor]:
-        """
-        :param rows: indices on the table's device, shape (batch,)
-        :return: copies of all fields by name, shape (batch, ...); without ``rows``, views of the whole table
-        """
-        tables = self.tensors
-        if rows is not None:
-            tables = {dtype: tensor.index_select(0, rows) for dtype, tensor in tables.items()}
-        return {name: tables[dtype][:, at].view(-1, *shape) for name, (dtype, at, shape) in self.columns.items()}
-
-    def move(self, device: th.device) -> None:
-        """:param device: where to"""
-        self.tensors = {dtype: tensor.to(device) for dtype, tensor in self.tensors.items()}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Arrays can be read where there is no such device, and are pickled without a copy
-        return self.__dict__ | dict(tensors={dtype: tensor.cpu().numpy() for dtype, tensor in self.tensors.items()})
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, tensors={dtype: th.from_numpy(array) for dtype, array in state["tensors"].items()})
-
-
-class DeviceReplayBuffer(_Float32Storage):
-    """
-    SB3's ``ReplayBuffer``, as float32, with all transitions on ``device``: minibatches are put together there, from
-    indices drawn as SB3 draws them, and ``sample`` does not wait for the device. There is none for n-step returns (see
-    :func:`check_replay_buffer`), and none for HER, which is a buffer class itself.
-
-    Arguments are SB3's.
-
-    :raises ValueError: for ``Dict`` observations in the class for others or the reverse; and for
-        ``optimize_memory_usage`` with ``Dict`` observations or with ``handle_timeout_termination``
-    """
-
-    samples_class: ClassVar[type[Any]] = ReplayBufferSamples
-    observations: Any  # A tensor, or a dict of them
-    next_observations: Any
-    actions: th.Tensor  # type: ignore[assignment]
-    rewards: th.Tensor  # type: ignore[assignment]
-    dones: th.Tensor  # type: ignore[assignment]
-    timeouts: th.Tensor  # type: ignore[assignment]
-
-    def __init__(
-        self,
-        buffer_size: int,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        device: th.device | str = "auto",
-        n_envs: int = 1,
-        optimize_memory_usage: bool = False,
-        handle_timeout_termination: bool = True,
-    ) -> None:
-        is_dict = isinstance(observation_space, spaces.Dict)
-        if is_dict != isinstance(self, DictReplayBuffer):
-            fitting = "DeviceDictReplayBuffer" if is_dict else "DeviceReplayBuffer"
-            raise ValueError(f"{type(self).__name__} does not hold {observation_space}: use {fitting} instead.")
-        if is_dict and optimize_memory_usage:
-            raise ValueError("optimize_memory_usage=True is not supported for Dict observations: leave it out.")
-        # Of SB3's own storage one step is enough: it tells what a transition consists of
-        super().__init__(
-            n_envs, observation_space, action_space, device, n_envs, optimize_memory_usage, handle_timeout_termination
-        )
-        self.buffer_size = max(buffer_size // n_envs, 1)
-        names = ["observations", "next_observations", "actions", "rewards", "dones", "timeouts"]
-        self._names = [name for name in names if hasattr(self, name)]
-        step = [field for name in self._names for field in _flat(name, getattr(self, name)).items()]
-        fields = {name: (array.shape[2:], array.dtype) for name, array in step}
-        self._table = _Table(self.buffer_size, n_envs, fields, self._device)
-        self._set_views()
-
-    @property
-    def device(self) -> th.device:
-        """Where the transitions are. They move when it is set."""
-        return self._device
-
-    @device.setter
-    def device(self, device: th.device | str) -> None:
-        self._device = get_device(device)
-        if hasattr(self, "_table"):  # SB3's constructor sets the device first
-            self._table.move(self._device)
-            self._set_views()
-
-    def _set_views(self) -> None:
-        """What SB3's buffers have arrays for, as tensors that share the table's memory."""
-        shape = self.buffer_size, self.n_envs
-        views = {name: rows.view(*shape, *rows.shape[1:]) for name, rows in self._table.read().items()}
-        for name in self._names:
-            setattr(self, name, _nested(name, views))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in self._names}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.device = self._device.type  # Without its index: this machine may have fewer GPUs
-
-    def add(
-        self,
-        obs: np.ndarray | dict[str, np.ndarray],
-        next_obs: np.ndarray | dict[str, np.ndarray],
-        action: np.ndarray,
-        reward: np.ndarray,
-        done: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        """Store one step of every environment: one copy to the device for each dtype. Arguments are SB3's."""
-        timeouts = [self.handle_timeout_termination and info.get("TimeLimit.truncated", False) for info in infos]
-        values = dict(actions=action, rewards=reward, dones=done, timeouts=np.array(timeouts))
-        values |= _flat("observations", obs) | _flat("next_observations", next_obs)
-        self._table.write(self.pos, values)
-        self.pos += 1
-        if self.pos == self.buffer_size:
-            self.full = True
-            self.pos = 0
-        if self.optimize_memory_usage:  # Of the step that comes next, only the observation is known, and ever read
-            self._table.write(self.pos, values | dict(observations=next_obs))
-
-    def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> Any:
-        env_inds = np.random.randint(0, high=self.n_envs, size=(len(batch_inds),))
-        rows = _upload(np.ravel_multi_index((batch_inds, env_inds), (self.buffer_size, self.n_envs)), self.device)
-        batch = self._table.read(rows)
-        if self.optimize_memory_usage:
-            next_rows = (rows + self.n_envs) % (self.buffer_size * self.n_envs)
-            batch["next_observations"] = self._table.read(next_rows)["observations"]
-        if env is not None:
-            self._normalize(batch, env)
-        return self.samples_class(
-            observations=_nested("observations", batch),
-            actions=batch["actions"],
-            next_observations=_nested("next_observations", batch),
-            dones=(batch["dones"] * (1 - batch["timeouts"])).unsqueeze(1),
-            rewards=batch["rewards"].unsqueeze(1),
-        )
-
-    def _normalize(self, batch: dict[str, th.Tensor], env: VecNormalize) -> None:
-        """``VecNormalize``'s formulas, on the device. Its statistics change with every step and are sent each time."""
-        if env.norm_obs:
-            by_key = {key: env.obs_rms[key] for key in env.norm_obs_keys} if env.norm_obs_keys else env.obs_rms
-            for name, rms in _flat("observations", by_key).items():
-                statistics = np.stack([rms.mean, np.sqrt(rms.var + env.epsilon)]).astype(np.float32)
-                mean, std = _upload(statistics, self.device)
-                for field in (name, f"next_{name}"):
-                    batch[field] = ((batch[field] - mean) / std).clamp(-env.clip_obs, env.clip_obs)
-        if env.norm_reward:
-            std = float(np.sqrt(env.ret_rms.var + env.epsilon))
-            batch["rewards"] = (batch["rewards"] / std).clamp(-env.clip_reward, env.clip_reward)
-
-
-class DeviceDictReplayBuffer(DeviceReplayBuffer, DictReplayBuffer):
-    """:class:`DeviceReplayBuffer` for ``Dict`` observations."""
-
-    samples_class = DictReplayBufferSamples

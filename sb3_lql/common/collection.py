@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,7 +36,9 @@ class BusyVecEnv(VecEnvWrapper):
         try:
             self.meanwhile()
         except BaseException:
-            self.venv.step_wait()  # results left in the pipes would be taken for those of the next step
+            # Results left in the pipes would be taken for those of the next step
+            with suppress(Exception):
+                self.venv.step_wait()
             raise
         return self.venv.step_wait()
 
@@ -56,6 +58,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     #: Whether ``learn`` is running, and what it asked ``train`` to do later: (gradient_steps, batch_size).
     _learning = False
     _postponed: tuple[int, int] | None = None
+    _busy_env: BusyVecEnv | None = None
 
     #: Added to what the user set as ``learning_starts`` while a trained model goes on learning.
     _learning_starts_shift = 0
@@ -120,12 +123,15 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         :return: number of steps and episodes, and whether to go on
         """
         if self.overlap_updates:
-            env = BusyVecEnv(env, self._train_postponed)
+            if self._busy_env is None or self._busy_env.venv is not env:
+                self._busy_env = BusyVecEnv(env, self._train_postponed)
+            env = self._busy_env
         return super().collect_rollouts(env, *args, **kwargs)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """
-        Update critics and targets on minibatches from the replay buffer.
+        Update critics and targets on minibatches from the replay buffer: now, or with ``overlap_updates`` within
+        ``learn`` during the next step of the environments, or at the next call.
 
         :param gradient_steps: number of updates
         :param batch_size: transitions per update
@@ -133,6 +139,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         """
         # The last updates have no step of the environments beside them
         if self.overlap_updates and self._learning and self.num_timesteps < self._total_timesteps:
+            self._train_postponed()
             self._postponed = gradient_steps, batch_size
         else:
             self._train(gradient_steps, batch_size)
@@ -144,7 +151,11 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     def _train_postponed(self) -> None:
         if self._postponed is not None:
             (gradient_steps, batch_size), self._postponed = self._postponed, None
-            self._train(gradient_steps, batch_size)
+            try:
+                self._train(gradient_steps, batch_size)
+            except BaseException:
+                self._last_obs = None  # the environments are a step ahead: learning begins with a reset
+                raise
             self.policy.set_training_mode(False)  # the rollout goes on
 
     @contextmanager
@@ -173,4 +184,4 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         return super()._sample_action(warm_up, action_noise, n_envs)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_learning_starts_shift", "_learning", "_postponed"]
+        return [*super()._excluded_save_params(), "_learning_starts_shift", "_learning", "_postponed", "_busy_env"]

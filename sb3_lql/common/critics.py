@@ -14,7 +14,7 @@ from torch import nn
 
 from sb3_lql.common.activations import ValueAndDerivative, value_and_derivative
 from sb3_lql.common.langevin import ScoreFunction
-from sb3_lql.common.matrices import Bfloat16Matrix, Matrix
+from sb3_lql.common.matrices import Matrix
 
 #: Size of the sinusoidal code of a noise level, and of the embedding made of it.
 LEVEL_DIM = 16
@@ -182,7 +182,7 @@ class EnsembleCritic(BaseModel):
             and all(value_and_derivative(activation) is not None for activation in self.activations)
         )
 
-    def action_gradient(self, features: th.Tensor, bfloat16: bool = False) -> ScoreFunction:
+    def action_gradient(self, features: th.Tensor, matrix: type[Matrix] = Matrix) -> ScoreFunction:
         """
         The gradient of the sum of all critics in the action, to be called at many actions for the same features.
 
@@ -190,7 +190,7 @@ class EnsembleCritic(BaseModel):
         no graph where it has a closed form, and is left to :func:`torch.func.grad` elsewhere.
 
         :param features: shape (batch, features_dim)
-        :param bfloat16: multiply hidden layers in bfloat16, where the gradient has a closed form
+        :param matrix: multiplies the hidden layers, where the gradient has a closed form
         :return: function of (actions, noise level) to gradients, both of shape (batch, action_dim)
         """
         if not self.has_closed_form_gradient:
@@ -205,7 +205,7 @@ class EnsembleCritic(BaseModel):
             return lambda actions, noise_level: action_weight.mT.sum(dim=0).expand(len(actions), -1)
         # The products with actions are small, and the last levels' steps too: they are always of float32
         action_matrix = Matrix(action_weight)
-        matrices = [(Bfloat16Matrix if bfloat16 else Matrix)(layer.weight) for layer in hidden[:-1]]
+        matrices = [matrix(layer.weight) for layer in hidden[:-1]]
 
         def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
             constant = from_state if from_level is None else from_state + from_level[:, noise_level, None]

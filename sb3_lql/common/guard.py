@@ -50,7 +50,9 @@ class StepGuard:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         outcome = th.stack([loss.detach(), th.nn.utils.get_total_norm(gradients)])
         # What is reported is the last outcome, or the first that was not finite
-        reported = self._outcomes.setdefault(name, th.zeros_like(outcome))
+        if name not in self._outcomes:
+            self._outcomes[name] = th.zeros_like(outcome)
+        reported = self._outcomes[name]
         reported.copy_(th.where(self.healthy > 0, outcome, reported))
         self.healthy.mul_(outcome.isfinite().all())
         fused = is_fused(optimizer)

@@ -1,6 +1,5 @@
 """The actor-free policy: a critic, its target and a Langevin sampler."""
 
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -13,28 +12,11 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
-from sb3_lql.common.acceleration import GraphedFunction, compiled
+from sb3_lql.common.chains import ChainRunner
 from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.langevin import LangevinChain, LangevinSampler
 from sb3_lql.common.scaling import scale_from_unit, scale_to_unit
 from sb3_lql.common.validation import check_count
-
-
-def langevin_chain(
-    sampler: LangevinSampler,
-    critic: EnsembleCritic,
-    features: th.Tensor,
-    initial_actions: th.Tensor,
-    noise: th.Tensor | None,
-    bfloat16: bool,
-) -> LangevinChain:
-    """A chain per row of ``features``, of shape (batch, features_dim), on the critic's action-gradient."""
-    chain: LangevinChain = sampler(critic.action_gradient(features, bfloat16), initial_actions, noise)
-    return chain
-
-
-#: Compiled once for all models of an architecture.
-compiled_langevin_chain = compiled(langevin_chain)
 
 
 class LangevinPolicy(BasePolicy):
@@ -100,17 +82,13 @@ class LangevinPolicy(BasePolicy):
         self.activation_fn = activation_fn
         self.n_critics = check_count("n_critics", n_critics)
         self.n_action_samples = check_count("n_action_samples", n_action_samples)
-        self.bfloat16_chain = bfloat16_chain
-        #: Whether chains are compiled, where they can be; whether those of actions are replayed as CUDA graphs.
-        self.compile_chain = False
-        self.use_cuda_graphs = False
-        self._graphed_chain = GraphedFunction(self._chain, self._chain_state, self._chain_constants)
         self.sampler = sampler
 
         self.critic = self.make_critic()
         self.critic_target = self.make_critic()
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.set_training_mode(False)
+        self.chains = ChainRunner(sampler, self.critic, bfloat16_chain)
         self.optimizer = self.optimizer_class(
             self.critic.parameters(),
             lr=lr_schedule(1),  # type: ignore[call-arg]
@@ -137,7 +115,6 @@ class LangevinPolicy(BasePolicy):
         )
         return EnsembleCritic(**self._update_features_extractor(net_args)).to(self.device)
 
-    @th.no_grad()
     def run_chain(
         self, features: th.Tensor, initial_actions: th.Tensor | None = None, noise: th.Tensor | None = None
     ) -> LangevinChain:
@@ -149,43 +126,11 @@ class LangevinPolicy(BasePolicy):
         :param noise: ``z``, shape (chain_length, batch, action_dim); standard normal if ``None``
         :return: actions in [-1, 1] of shape (batch, action_dim), and the norms of the scores
         """
-        return self._chain(features, *self._draw(features, initial_actions, noise))
-
-    def _draw(
-        self, features: th.Tensor, initial_actions: th.Tensor | None = None, noise: th.Tensor | None = None
-    ) -> tuple[th.Tensor, th.Tensor]:
-        """The random draws of a chain, but for those that are given."""
-        shape = (len(features), self.action_dim)
-        if initial_actions is None:
-            initial_actions = th.empty(shape, device=features.device).uniform_(-1.0, 1.0)
-        if noise is None:
-            noise = th.randn((self.sampler.chain_length, *shape), device=features.device)
-        return initial_actions, noise
-
-    def _chain(self, features: th.Tensor, initial_actions: th.Tensor, noise: th.Tensor | None) -> LangevinChain:
-        """A chain from given draws; without noise if there is none."""
-        if not (self.compile_chain and self.critic.has_closed_form_gradient):
-            return langevin_chain(self.sampler, self.critic, features, initial_actions, noise, self.bfloat16_chain)
-        # One compilation for all batches but those of one row
-        th._dynamo.maybe_mark_dynamic(features, 0)
-        th._dynamo.maybe_mark_dynamic(initial_actions, 0)
-        if noise is not None:
-            th._dynamo.maybe_mark_dynamic(noise, 1)
-        return compiled_langevin_chain(self.sampler, self.critic, features, initial_actions, noise, self.bfloat16_chain)
+        return self.chains.run(features, *self.chains.draw(features, initial_actions, noise))
 
     def _act(self, features: th.Tensor, initial_actions: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
-        """The end of a chain, the best of ``n_action_samples``; shape (batch / n_action_samples, action_dim)."""
-        run = self._graphed_chain if self.use_cuda_graphs else self._chain
-        actions = run(features, initial_actions, noise).actions
-        return self._best_of_samples(features, actions)
-
-    def _chain_state(self) -> Iterator[th.Tensor]:
-        """The tensors that a chain reads."""
-        yield from (*self.critic.parameters(), *self.critic.buffers(), *self.sampler.buffers())
-
-    def _chain_constants(self) -> tuple[Any, ...]:
-        """The Python values on which a chain depends."""
-        return (self.compile_chain,)
+        """The best of the ``n_action_samples`` chains for each observation, shape (batch, action_dim)."""
+        return self._best_of_samples(features, self.chains.actions(features, initial_actions, noise))
 
     @th.no_grad()
     def sample_actions(
@@ -223,7 +168,7 @@ class LangevinPolicy(BasePolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         if not deterministic:
             features = self.critic.features(observation).repeat_interleave(self.n_action_samples, dim=0)
-            return self._act(features, *self._draw(features))
+            return self._act(features, *self.chains.draw(features))
         # One row at a time: the last bit of a matrix product depends on the size of the batch, and a chain of
         # normalised scores can turn the last bit into another corner of the box
         actions = [self._predict_row(row) for row in _rows(observation)]
@@ -283,7 +228,7 @@ class LangevinPolicy(BasePolicy):
             optimizer_kwargs=self.optimizer_kwargs,
             n_critics=self.n_critics,
             n_action_samples=self.n_action_samples,
-            bfloat16_chain=self.bfloat16_chain,
+            bfloat16_chain=self.chains.bfloat16,
         )
 
 

@@ -15,10 +15,8 @@ from stable_baselines3.common.utils import get_device
 from torch.profiler import ProfilerActivity, profile
 
 import sb3_lql
-from sb3_lql.benchmark.speed import ALGORITHMS, SIZES, make_entries, measure, summarize
-from sb3_lql.benchmark.tables import markdown_table
+from sb3_lql.benchmark.speed import ALGORITHMS, SIZES, make_entries, measure, speed_table, summarize
 
-HEADER = ("entry", "median, ms", "times its reference", "times SAC", "first call, s")
 #: Rows of the profile.
 N_OPERATORS = 12
 EXPLANATION = (
@@ -83,7 +81,7 @@ def _measure_size(size: str, args: argparse.Namespace, device: str) -> list[dict
     observation_dim, action_dim = SIZES[size]
     print(
         f"{args.algo}, {size} ({observation_dim} observations, {action_dim} actions), batches of {args.batch_size}, "
-        f"{args.repetitions} repetitions:\n\n{markdown_table(HEADER, map(_row, figures))}",
+        f"{args.repetitions} repetitions:\n\n{speed_table(figures)}",
         flush=True,
     )
     if args.profile:
@@ -103,17 +101,6 @@ def _profile_table(call: Callable[[], object], device: str) -> str:
     by = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     table: str = profiler.key_averages().table(sort_by=by, row_limit=N_OPERATORS)
     return table
-
-
-def _row(figures: dict[str, Any]) -> list[str]:
-    to_sac = figures["ratio_to_sac"]
-    return [
-        f"{figures['group']}: {figures['name']}",
-        f"{figures['median_ms']:.2f}",
-        f"{figures['ratio_to_reference']:.2f}",
-        "" if to_sac is None else f"{to_sac:.2f}",
-        f"{figures['first_call_s']:.2f}",
-    ]
 
 
 def _describe_machine(device: str) -> dict[str, Any]:

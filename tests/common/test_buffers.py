@@ -15,21 +15,20 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sb3_lql import NCLQL
-from sb3_lql.common import buffers
+from sb3_lql.common import device_buffers
 from sb3_lql.common.buffers import (
-    DeviceDictReplayBuffer,
-    DeviceReplayBuffer,
     Float32DictReplayBuffer,
     Float32HerReplayBuffer,
     Float32NStepReplayBuffer,
     Float32ReplayBuffer,
-    check_replay_buffer,
     default_replay_buffer_class,
     float32_space,
+    upload,
 )
+from sb3_lql.common.device_buffers import DeviceDictReplayBuffer, DeviceReplayBuffer, check_replay_buffer
+from tests.common.operations import NoSynchronisation
 
 DEVICES = ["cpu", *(["cuda"] if th.cuda.is_available() else [])]
 ACTIONS = spaces.Box(-1.0, 1.0, (2,), np.float64)
@@ -125,7 +124,7 @@ def sample(buffer: ReplayBuffer, env: VecNormalize | None = None, batch_size: in
     """A minibatch after seeding, with the parts of Dict observations by ``name.key``."""
     np.random.seed(3)
     named = buffer.sample(batch_size, env=env)._asdict()
-    parts = [part for name, value in named.items() for part in buffers._flat(name, value).items()]
+    parts = [part for name, value in named.items() for part in device_buffers._flat(name, value).items()]
     return {name: value for name, value in parts if value is not None}
 
 
@@ -169,8 +168,8 @@ def test_float64_observations_take_half_the_bytes(case: str) -> None:
     theirs, ours = (cls(100, space, ACTIONS, device="cpu", **kwargs) for cls in (sb3_class, our_class))
     assert isinstance(ours, sb3_class)
     for name in ["observations", "next_observations"][: 1 if case == "optimize_memory_usage" else 2]:
-        expected = buffers._flat(name, getattr(theirs, name))
-        for key, array in buffers._flat(name, getattr(ours, name)).items():
+        expected = device_buffers._flat(name, getattr(theirs, name))
+        for key, array in device_buffers._flat(name, getattr(ours, name)).items():
             was_float64 = expected[key].dtype == np.float64
             assert array.dtype == (np.float32 if was_float64 else expected[key].dtype)
             assert array.nbytes * (2 if was_float64 else 1) == expected[key].nbytes
@@ -274,8 +273,8 @@ def test_stored_values_have_the_shapes_and_values_of_sb3s_arrays(kind: str, devi
     theirs, ours = both(SPACES[kind], device)
     fill([theirs, ours], SPACES[kind], 13)
     for name in ["observations", "next_observations", "actions", "rewards", "dones", "timeouts"]:
-        stored = buffers._flat(name, getattr(ours, name))
-        for key, array in buffers._flat(name, getattr(theirs, name)).items():
+        stored = device_buffers._flat(name, getattr(ours, name))
+        for key, array in device_buffers._flat(name, getattr(theirs, name)).items():
             np.testing.assert_array_equal(stored[key].cpu(), array.astype(np.float32), err_msg=key)
 
 
@@ -298,26 +297,16 @@ def test_dict_observations_may_have_keys_that_the_space_has_not(device: str) -> 
     assert sample(ours).keys() == {"observations.vector", "next_observations.vector", "actions", "dones", "rewards"}
 
 
-class NoSynchronisation(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Fails when a tensor's value, or a shape that depends on values, is asked for."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        forbidden = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal")
-        assert func.__name__.split(".")[0] not in forbidden, func
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.fixture
 def uploads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     """Shapes of what was sent to the device. On CUDA, whatever would wait for the device is an error."""
     shapes: list[tuple[int, ...]] = []
-    upload = buffers._upload
 
     def recorded(array: np.ndarray, device: th.device) -> th.Tensor:
         shapes.append(array.shape)
         return upload(array, device)
 
-    monkeypatch.setattr(buffers, "_upload", recorded)
+    monkeypatch.setattr(device_buffers, "upload", recorded)
     if th.cuda.is_available():
         th.cuda.set_sync_debug_mode("error")
     with NoSynchronisation():  # type: ignore[no-untyped-call]
@@ -442,10 +431,16 @@ def test_sb3_may_end_the_last_episode_of_a_memory_saving_device_buffer(tiny: dic
 @pytest.mark.parametrize("cls", [DeviceReplayBuffer, DeviceDictReplayBuffer])
 def test_n_step_returns_are_refused_with_a_device_buffer(cls: type[ReplayBuffer]) -> None:
     with pytest.raises(ValueError, match=rf"replay_buffer_class={cls.__name__} .*n_steps=3: leave .* out, or"):
-        check_replay_buffer(cls, 3)
-    check_replay_buffer(cls, 1)
+        check_replay_buffer(cls, {}, 3)
+    check_replay_buffer(cls, dict(handle_timeout_termination=False), 1)
     for other in (None, ReplayBuffer, Float32NStepReplayBuffer):
-        check_replay_buffer(other, 3)
+        check_replay_buffer(other, dict(n_steps=3), 3)
+
+
+def test_arguments_of_other_buffers_are_refused_with_a_device_buffer(algorithm: Any) -> None:
+    for kwargs in (dict(n_steps=3, gamma=0.9), dict(n_sampled_goal=4)):
+        with pytest.raises(ValueError, match=f"takes no {', '.join(sorted(kwargs))}"):
+            algorithm("MlpPolicy", "Pendulum-v1", replay_buffer_class=DeviceReplayBuffer, replay_buffer_kwargs=kwargs)
 
 
 def test_what_a_device_buffer_cannot_hold_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""One update of both algorithms, against a straightforward re-implementation."""
+"""What an update does and when; `tests/benchmark/test_naive.py` compares it with a straightforward one."""
 
 import json
 from copy import deepcopy
@@ -12,76 +12,8 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
-from torch import nn
-
-from sb3_lql import NCLQL
-from sb3_lql.common.critics import sinusoidal_levels
-from tests.common.plain_chain import plain_chain
 
 OBS_DIM, ACTION_DIM, BATCH = 10, 2, 16
-
-
-class PlainCritic(nn.Module):
-    """One of a model's networks, built of ordinary layers."""
-
-    def __init__(self, critic: Any, member: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(self._linear(layer, member) for layer in critic.layers)
-        encoder = critic.level_encoder
-        self.encoder = encoder and nn.Sequential(
-            self._linear(encoder.net[0], member), nn.Mish(), self._linear(encoder.net[2], member)
-        )
-
-    @staticmethod
-    def _linear(layer: Any, member: int) -> nn.Linear:
-        linear = nn.Linear(layer.weight.shape[1], layer.weight.shape[2])
-        linear.weight.data = layer.weight.data[member].T.clone()
-        linear.bias.data = layer.bias.data[member, 0].clone()
-        return linear
-
-    def forward(self, obs: th.Tensor, actions: th.Tensor, level: th.Tensor) -> th.Tensor:
-        x = th.cat([obs, actions], dim=1)
-        if self.encoder is not None:
-            x = th.cat([x, self.encoder(sinusoidal_levels(10)[level])], dim=1)
-        for layer in self.layers[:-1]:
-            x = nn.functional.mish(layer(x))
-        q: th.Tensor = self.layers[-1](x)
-        return q
-
-
-class PlainLearner:
-    """The update as the authors' code does it: two critics, each with an Adam of its own."""
-
-    def __init__(self, model: Any) -> None:
-        self.critics = [PlainCritic(model.critic, member) for member in range(2)]
-        self.targets = deepcopy(self.critics)
-        self.optimizers = [th.optim.Adam(critic.parameters(), lr=1e-4) for critic in self.critics]
-        self.last_level = th.full((BATCH,), 9)
-
-    def update(self, model: Any, data: ReplayBufferSamples) -> None:
-        # The draws come in the order: initial actions, noise of the chain, smoothing levels, smoothing noise
-        initial = th.empty(BATCH, ACTION_DIM).uniform_(-1, 1)
-        next_actions = plain_chain(model, data.next_observations, initial, th.randn(20, BATCH, ACTION_DIM))
-        with th.no_grad():
-            next_q = [target(data.next_observations, next_actions, self.last_level) for target in self.targets]
-            td_target = 0.2 * data.rewards + 0.99 * (1 - data.dones) * th.min(*next_q)
-            clean = [critic(data.observations, data.actions, self.last_level) for critic in self.critics]
-            smoothing_target = (clean[0] + clean[1]) / 2
-        self.regress(data.observations, data.actions, self.last_level, td_target)
-        if isinstance(model, NCLQL):
-            level = th.randint(9, (BATCH,))
-            sigma = (2.0 * 0.01 ** (level / 9))[:, None]
-            noisy = data.actions + sigma * th.randn(BATCH, ACTION_DIM)
-            self.regress(data.observations, noisy, level, smoothing_target)
-        for critic, target in zip(self.critics, self.targets, strict=True):
-            for parameter, target_parameter in zip(critic.parameters(), target.parameters(), strict=True):
-                target_parameter.data = 0.995 * target_parameter.data + 0.005 * parameter.data
-
-    def regress(self, obs: th.Tensor, actions: th.Tensor, level: th.Tensor, target: th.Tensor) -> None:
-        for critic, optimizer in zip(self.critics, self.optimizers, strict=True):
-            optimizer.zero_grad()
-            (critic(obs, actions, level) - target).square().mean().backward()
-            optimizer.step()
 
 
 def random_batch() -> ReplayBufferSamples:
@@ -99,29 +31,6 @@ def make_model(model_class: Any, **kwargs: Any) -> Any:
     model = model_class("MlpPolicy", "Reacher-v5", **arguments)
     model._setup_learn(1)  # for the logger
     return model
-
-
-def test_updates_are_those_of_the_plain_learner(algorithm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Wide smoothing, so that noisy actions lie far outside the box: they are not clipped
-    model = make_model(algorithm, **(dict(sigma_max=2.0, sigma_min=0.02) if algorithm is NCLQL else {}))
-    learner = PlainLearner(model)
-    obs, actions = th.randn(50, OBS_DIM), th.rand(50, ACTION_DIM) * 2 - 1
-    before = model.critic(obs, actions).detach()
-    for seed in range(5):
-        data = random_batch()
-        monkeypatch.setattr(model.replay_buffer, "sample", lambda *args, data=data, **kwargs: data)
-        th.manual_seed(seed)
-        learner.update(model, data)  # first, as its chain runs on the model's critic
-        th.manual_seed(seed)
-        model.train(gradient_steps=1, batch_size=BATCH)
-
-    with th.no_grad():
-        levels = th.arange(50) % 10
-        for member in range(2):
-            for ours, plain in ((model.critic, learner.critics), (model.critic_target, learner.targets)):
-                q_values = ours(obs, actions, levels if algorithm is NCLQL else None)[member]
-                th.testing.assert_close(q_values, plain[member](obs, actions, levels), atol=2e-5, rtol=0)
-    assert (model.critic(obs, actions) - before).abs().max() > 1e-3  # something was learned that could differ
 
 
 def test_targets_move_every_target_update_interval_updates_by_tau(algorithm: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a CUDA graph does, on a CPU: operations are recorded with their tensors and their numbers, and run again."""
+"""Modes that watch operations: no waiting for a device, and on a CPU what a CUDA graph does on a GPU."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +10,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sb3_lql.common.acceleration import Recording
 
 
-class RecordedOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records every operation, and refuses those that would wait for a device."""
+class NoSynchronisation(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Fails when a tensor's value, or a shape that depends on values, is asked for."""
+
+    FORBIDDEN = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.__name__.split(".")[0] not in self.FORBIDDEN, f"{func} would wait for the device"
+        return func(*args, **(kwargs or {}))
+
+
+class RecordedOperations(NoSynchronisation):  # type: ignore[no-untyped-call]
+    """Records every operation with its tensors and its numbers, to run it again."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -21,12 +31,11 @@ class RecordedOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        assert func is not th.ops.aten._local_scalar_dense.default, "the host would wait for the device"
         if func._schema.is_mutable:
             for tensor in pytree.tree_leaves((args, kwargs)):
                 if isinstance(tensor, th.Tensor) and id(tensor) not in self.made:
                     self.before.setdefault(id(tensor), (tensor, tensor.detach().clone()))
-        result = func(*args, **kwargs)
+        result = super().__torch_dispatch__(func, types, args, kwargs)
         self.operations.append((func, args, kwargs, result))
         self.made |= {id(leaf) for leaf in pytree.tree_leaves(result) if isinstance(leaf, th.Tensor)} - {
             id(leaf) for leaf in pytree.tree_leaves((args, kwargs))
