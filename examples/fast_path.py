@@ -3,8 +3,8 @@ Does the fast path learn what the plain one learns? Returns of NC-LQL on MuJoCo,
 
     python examples/fast_path.py Reacher-v5 compiled 100 >> fast_path.jsonl
 
-Five environments, 30,000 random transitions first, then one update for each step of the five; the mean and standard
-deviation of ten episodes, played by the stochastic policy, after every thousand updates.
+Five environments, random transitions first, then one update for each step of the five; the mean and standard deviation
+of ten episodes, played by the stochastic policy, after every so many updates.
 """
 
 import argparse
@@ -24,7 +24,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bfloat16": dict(compile=True, bfloat16_chain=True),
 }
 N_ENVS = 5
-WARM_UP = 30_000
 
 
 def main() -> None:
@@ -33,16 +32,18 @@ def main() -> None:
     parser.add_argument("env_id")
     parser.add_argument("variant", choices=VARIANTS)
     parser.add_argument("seed", type=int)
-    parser.add_argument("--thousands", type=int, default=2, help="thousands of updates (default: %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=30_000, help="random transitions (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=1_000, help="updates per evaluation (default: %(default)s)")
+    parser.add_argument("--evaluations", type=int, default=2, help="(default: %(default)s)")
     args = parser.parse_args()
 
     started = time.perf_counter()
     env = make_vec_env(args.env_id, N_ENVS, seed=args.seed)
-    model = NCLQL("MlpPolicy", env, learning_starts=WARM_UP, seed=args.seed, **VARIANTS[args.variant])
-    model.learn(WARM_UP)
+    model = NCLQL("MlpPolicy", env, learning_starts=args.warm_up, seed=args.seed, **VARIANTS[args.variant])
+    model.learn(args.warm_up)
     returns = {}
-    for _ in range(args.thousands):
-        model.learn(1_000 * N_ENVS, reset_num_timesteps=False)
+    for _ in range(args.evaluations):
+        model.learn(args.updates * N_ENVS, reset_num_timesteps=False)
         mean, std = evaluate_policy(model, make_vec_env(args.env_id, seed=args.seed + 1), 10, deterministic=False)
         returns[model._n_updates] = [mean, std]
     print(

@@ -1,5 +1,6 @@
 """The examples run, in a reduced form."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -31,3 +32,14 @@ def test_bandit_chains_compares_chains_with_a_perfect_critic() -> None:
     # Table 4: 0.993 and 0.570
     assert sums["NCLQL(sigma_max=0.3, sigma_min=0.1"] > 0.98
     assert all(0.3 < total < 0.8 for name, total in sums.items() if name.startswith("LQL"))
+
+
+def test_fast_path_prints_returns_after_so_many_updates() -> None:
+    arguments = ["InvertedPendulum-v5", "eager", "100", "--warm-up", "50", "--updates", "3", "--evaluations", "2"]
+    command = [sys.executable, str(EXAMPLES / "fast_path.py"), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert result.returncode == 0, result.stdout + result.stderr
+    line = json.loads(result.stdout)
+    assert [line[key] for key in ("env_id", "variant", "seed")] == [*arguments[:2], 100]
+    assert list(line["returns"]) == ["3", "6"]
+    assert all(mean > 0 and std >= 0 for mean, std in line["returns"].values())

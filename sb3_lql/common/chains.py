@@ -35,7 +35,7 @@ class ChainRunner:
 
     :param sampler: the Langevin chain and its schedule
     :param critic: the critic on whose action-gradient it runs
-    :param bfloat16: multiply the chain's matrices in bfloat16
+    :param bfloat16: multiply the chain's hidden layers in bfloat16
     """
 
     def __init__(self, sampler: LangevinSampler, critic: EnsembleCritic, bfloat16: bool = False) -> None:

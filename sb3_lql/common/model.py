@@ -46,7 +46,7 @@ class LangevinModel(CollectingAlgorithm):
     :param target_update_interval: update the target critics every so many updates
     :param n_action_samples: chains per action when acting; the action of the highest minimum critic is taken
     :param compile: compile the chain and, on a GPU, replay updates as CUDA graphs; chosen automatically if ``None``
-    :param bfloat16_chain: multiply the chain's matrices in bfloat16
+    :param bfloat16_chain: multiply the chain's hidden layers in bfloat16
     :param overlap_updates: make updates while the environments step
     :param use_sde: not supported
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``

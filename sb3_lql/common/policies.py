@@ -39,7 +39,7 @@ class LangevinPolicy(BasePolicy):
     :param optimizer_kwargs: its keyword arguments, without the learning rate
     :param n_critics: number of critics
     :param n_action_samples: chains per action when acting; the action of the highest minimum critic is taken
-    :param bfloat16_chain: multiply the chain's matrices in bfloat16
+    :param bfloat16_chain: multiply the chain's hidden layers in bfloat16
     :raises ValueError: for a ``net_arch`` or a count that makes no network
     """
 

@@ -31,7 +31,8 @@ class LQL(LangevinAlgorithm):
     :param train_freq: update every ``train_freq`` steps, or a tuple such as (5, "step") or (2, "episode")
     :param gradient_steps: updates after each rollout; -1 for as many as environment steps were made
     :param action_noise: noise added to the actions when collecting
-    :param replay_buffer_class: e.g. ``HerReplayBuffer``; chosen automatically if ``None``
+    :param replay_buffer_class: e.g. ``HerReplayBuffer``; taken as it is. If ``None``, SB3's choice with observations in
+        float32, of which ``ReplayBuffer`` is the way back. ``DeviceReplayBuffer`` lives where the networks do
     :param replay_buffer_kwargs: keyword arguments of the replay buffer
     :param optimize_memory_usage: SB3's memory-efficient replay buffer
     :param n_steps: steps of n-step returns
@@ -51,12 +52,13 @@ class LQL(LangevinAlgorithm):
     :param _init_setup_model: whether to build the network at construction
     :param n_action_samples: chains per action when acting and evaluating, of which the best by the minimum critic is
         taken; the chain's cost grows with it, the training target always uses one
-    :param compile: compile the chain, which takes about a minute once, and on a GPU replay updates as CUDA graphs.
-        ``None`` does so where a ``learn`` of at least 10,000 updates pays it back; ``False`` never
-    :param bfloat16_chain: multiply the chain's matrices in bfloat16, for hardware that is faster at it; the state of
-        the chain, the losses and the weights stay float32
+    :param compile: ``True`` compiles the chain, which takes about a minute; ``None`` does so where a ``learn`` of at
+        least 10,000 updates pays it back. On a GPU both replay updates and actions as CUDA graphs. ``False`` does
+        neither
+    :param bfloat16_chain: multiply the chain's hidden layers in bfloat16, for hardware that is faster at it; actions,
+        losses and weights stay float32
     :param overlap_updates: make the updates after a rollout while the environments take their next step, whose action
-        is then one rollout's updates behind; pays with ``SubprocVecEnv``
+        is then chosen before those updates; pays with ``SubprocVecEnv``
     :param use_sde: refused, as there is no actor to perturb
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
     :raises TypeError: for values of the wrong type
