@@ -11,6 +11,8 @@ pytest.importorskip("rl_zoo3")
 from sb3_lql.benchmark.bandit.distances import distance_table
 from sb3_lql.benchmark.bandit.measures import mode_table
 from sb3_lql.benchmark.bandit.runs import NAMES
+from sb3_lql.benchmark.speed import speed_table
+from sb3_lql.benchmark.tables import markdown_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 if not DOCS.is_dir():
@@ -43,6 +45,53 @@ def test_bandit_page_shows_the_chains_with_a_perfect_critic() -> None:
     *_, nclql, lql = (DOCS / "bandit" / "tables.md").read_text().split("\n\n")[0].splitlines()
     assert nclql in page
     assert lql in page
+
+
+def test_speed_page_shows_the_tables_of_its_results() -> None:
+    page = (DOCS / "speed.md").read_text()
+    report = json.loads((DOCS / "results" / "speed_cpu.json").read_text())
+    assert list(report["sizes"]) == ["halfcheetah", "humanoid"]
+    for figures in report["sizes"].values():
+        assert speed_table(figures) in page
+
+
+def returns_table(runs: list[dict[str, Any]]) -> str:
+    """Returns at the end of the runs of ``examples/fast_path.py``: a row for each task and variant, in their order."""
+    seeds = sorted({run["seed"] for run in runs})
+    rows: dict[tuple[str, str], dict[int, str]] = {}
+    for run in runs:
+        mean, std = list(run["returns"].values())[-1]
+        rows.setdefault((run["env_id"], run["variant"]), {})[run["seed"]] = f"{mean:.2f} ± {std:.2f}"
+    cells = [[*key, *(of_seed.get(seed, "") for seed in seeds)] for key, of_seed in rows.items()]
+    return markdown_table(["task", "chain", *(f"seed {seed}" for seed in seeds)], cells)
+
+
+def bfloat16_distance_table(bfloat16: list[dict[str, Any]], float32: list[dict[str, Any]]) -> str:
+    """Total variation of the same sampler in float32 and bfloat16; a column for each ``w``."""
+
+    def key(entry: dict[str, Any]) -> tuple[Any, ...]:
+        return entry["sampler"], entry["steps"], entry["inverse_temperature"]
+
+    exact = {key(entry): entry["total_variation"] for entry in float32}
+    columns = dict.fromkeys(f"w = {entry['inverse_temperature']:g}" for entry in bfloat16)
+    rows: dict[tuple[str, int], list[str]] = {}
+    for entry in bfloat16:
+        if entry["steps"]:
+            cells = rows.setdefault((entry["sampler"], entry["steps"]), [])
+            cells.append(f"{exact[key(entry)]:.3f}, {entry['total_variation']:.3f}")
+    return markdown_table(
+        ["sampler", "steps", *columns], [[name, f"{n:,}", *cells] for (name, n), cells in rows.items()]
+    )
+
+
+def test_speed_page_shows_what_bfloat16_does() -> None:
+    page = (DOCS / "speed.md").read_text()
+    results = json.loads((DOCS / "results" / "fast_path.json").read_text())
+    assert returns_table(results["learning"]) in page
+    float32 = read("distances.json")["NC-LQL, seed 100, its critic"]
+    assert bfloat16_distance_table(results["distances_bfloat16"], float32) in page
+    table = mode_table([(f"NC-LQL, seed {run['seed']}, bfloat16", run) for run in results["bandit_bfloat16"]])
+    assert table in page
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
