@@ -123,6 +123,7 @@ class LangevinAlgorithm(LangevinModel):
         for stat, before in zip(self._batch_norm_stats, batch_norm_stats, strict=True):
             stat.copy_(th.where(self._guard.healthy > 0, stat, before))
         statistics = {"critic_loss": critic_loss, "q_mean": q_values.mean(), **statistics, **auxiliary}
+        # A recording keeps what is returned, and would keep autograd's graph with it
         return {name: value.detach() for name, value in statistics.items()}
 
     @th.no_grad()

@@ -60,7 +60,7 @@ def distances() -> None:
     parser.add_argument(
         "--longest-plain-chain", type=int, default=10_000, help="further steps of plain chains on the true reward"
     )
-    parser.add_argument("--bfloat16-chain", action="store_true", help="multiply the critics' matrices in bfloat16")
+    parser.add_argument("--bfloat16-chain", action="store_true", help="multiply the critics' hidden layers in bfloat16")
     args = parser.parse_args()
     results: dict[str, list[dict[str, Any]]] = {}
     try:

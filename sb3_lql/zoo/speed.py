@@ -75,7 +75,7 @@ def _measure_size(size: str, args: argparse.Namespace, device: str) -> list[dict
     """Print a table for one size, and the profile if asked for; return the table's figures."""
     compiled = not args.no_compile
     if compiled:
-        th.compiler.reset()  # of one function PyTorch compiles a few versions and no more; each size needs its own
+        th.compiler.reset()  # as in a process of its own: PyTorch would generalise over the sizes that it has seen
     entries = make_entries(size, args.algo, device, args.batch_size, compiled)
     figures = summarize(measure(entries, args.repetitions, device))
     observation_dim, action_dim = SIZES[size]
