@@ -32,6 +32,11 @@ the paper's 2-D bandit:
 this machine:
   speed             time updates, chains and predict, beside an obvious implementation and SAC
 
+comparisons of algorithms on tasks, over seeds:
+  benchmark run     train and evaluate all runs of a spec, on this machine or a Ray cluster
+  benchmark report  make a page of them, with curves, tables and intervals
+  benchmark agents  save the policies of the best seeds, for enjoy
+
 unless you say otherwise:
   --algo nclql                 for all but the plots
   --conf-file <packaged YAML>  for train with lql, nclql and sac
@@ -128,6 +133,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "bandit_report": _function("sb3_lql.zoo.bandit_report.report"),
     "bandit_distances": _function("sb3_lql.zoo.bandit_report.distances"),
     "speed": _function("sb3_lql.zoo.speed.speed"),
+    "benchmark": _function("sb3_lql.zoo.benchmark.benchmark"),
 }
 
 

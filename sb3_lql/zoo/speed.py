@@ -2,19 +2,17 @@
 
 import argparse
 import json
-import platform
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import stable_baselines3
 import torch as th
 from stable_baselines3.common.utils import get_device
 from torch.profiler import ProfilerActivity, profile
 
-import sb3_lql
+from sb3_lql.benchmark import machine
 from sb3_lql.benchmark.speed import ALGORITHMS, SIZES, make_entries, measure, speed_table, summarize
 
 #: Rows of the profile.
@@ -105,23 +103,11 @@ def _profile_table(call: Callable[[], object], device: str) -> str:
 
 def _describe_machine(device: str) -> dict[str, Any]:
     """What the figures depend on, besides the options."""
-    modules = (sb3_lql, stable_baselines3, th)
     return {
         "command": shlex.join(["sb3-lql", "speed", *sys.argv[1:]]),
-        "versions": {
-            "python": platform.python_version(),
-            **{module.__name__: str(module.__version__) for module in modules},
-        },
-        "cpu": _cpu_name(),
+        "versions": machine.versions(),
+        "cpu": machine.processor(),
         "threads": th.get_num_threads(),
         "device": device,
-        "device_name": th.cuda.get_device_name() if device == "cuda" else device,
+        "device_name": machine.device_name(device),
     }
-
-
-def _cpu_name() -> str:
-    """The processor's model, which Python itself does not know on Linux."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

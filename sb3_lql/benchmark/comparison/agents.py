@@ -1,0 +1,103 @@
+"""The best agents of a benchmark, small enough to be passed on, with a card each."""
+
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rl_zoo3
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.save_util import recursive_getattr
+
+from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_json
+
+CARD = """\
+# {algorithm} on {task}
+
+The best of {n_seeds} seeds by its mean return at the end of the training. It acts; to go on learning it has lost its
+optimisers' states and its replay buffer.
+
+- Play it: `sb3-lql enjoy --algo {algo} --env {task} -f {folder}`
+- Train it: `{command}`
+- Budget: {n_timesteps:,} environment steps, {learning_starts:,} of them random; {updates:,} updates
+- Return of {n_episodes} episodes, mean ± standard deviation: {deterministic} deterministic, {stochastic} stochastic
+- The same mean for all seeds, deterministic: {seeds}
+- Versions: {versions}
+"""
+
+
+def save_agents(results: Path, output: Path) -> list[Path]:
+    """
+    For each algorithm and task save the policy of the finished run with the highest deterministic return, where
+    ``sb3-lql enjoy --folder`` looks for it, with a card.
+
+    :param results: a benchmark's results folder
+    :param output: folder for the agents
+    :return: their folders
+    :raises ValueError: if no run is finished
+    """
+    groups = defaultdict(list)
+    for name in read_json(results / PLAN_FILE).get("runs", []):
+        record = read_json(results / "runs" / name / RUN_FILE)
+        if record.get("status") == "finished":
+            groups[record["algo"], record["task"]].append((_score(record), name, record))
+    if not groups:
+        raise ValueError(f"{results} has no finished run: finish one with `sb3-lql benchmark run`.")
+    folders = []
+    for (algo, task), runs in groups.items():
+        _, name, record = max(runs, key=lambda run: run[0])
+        trained = _newest(results / "runs" / name / algo, task)
+        folder = output / algo / f"{task}_1"
+        (folder / task).mkdir(parents=True, exist_ok=True)
+        model = rl_zoo3.ALGOS[algo].load(trained / f"{task}.zip", device="cpu")
+        strip(model)
+        model.save(folder / f"{task}.zip")
+        for file in ("args.yml", "config.yml", "vecnormalize.pkl"):
+            if (trained / task / file).is_file():
+                shutil.copy(trained / task / file, folder / task)
+        (folder / "README.md").write_text(_card(record, runs, output.name))
+        folders.append(folder)
+    return folders
+
+
+def strip(model: BaseAlgorithm) -> None:
+    """
+    Leave out of a model what only its training needs: the optimisers' states, and target networks of their own. The
+    targets become the networks themselves, which are then saved once.
+
+    :param model: a model, changed in place
+    """
+    for name in model._get_torch_save_params()[0]:
+        if isinstance(optimizer := recursive_getattr(model, name), th.optim.Optimizer):
+            optimizer.state.clear()
+    for name in ("actor", "critic"):
+        network, target = (getattr(model.policy, attribute, None) for attribute in (name, f"{name}_target"))
+        if isinstance(network, th.nn.Module) and isinstance(target, th.nn.Module):
+            for parameter, copy in zip(network.parameters(), target.parameters(), strict=True):
+                copy.data = parameter.data
+
+
+def _card(record: dict[str, Any], runs: list[tuple[float, str, dict[str, Any]]], folder: str) -> str:
+    last = record["evaluations"][-1]
+    modes = {mode: last[mode]["returns"] for mode in ("deterministic", "stochastic")}
+    return CARD.format(
+        **{name: record[name] for name in ("algorithm", "algo", "task", "command", "n_timesteps", "learning_starts")},
+        **{mode: f"{np.mean(returns):.1f} ± {np.std(returns):.1f}" for mode, returns in modes.items()},
+        folder=folder,
+        n_seeds=len(runs),
+        n_episodes=record["n_eval_episodes"],
+        updates=last["updates"],
+        seeds=", ".join(f"{other['seed']}: {score:.1f}" for score, _, other in runs),
+        versions=", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+    )
+
+
+def _score(record: dict[str, Any]) -> float:
+    return float(np.mean(record["evaluations"][-1]["deterministic"]["returns"]))
+
+
+def _newest(folder: Path, task: str) -> Path:
+    """The RL Zoo's folder of the last attempt, the one that was finished."""
+    return max(folder.glob(f"{task}_*"), key=lambda path: int(path.name.rpartition("_")[2]))

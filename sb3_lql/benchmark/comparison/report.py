@@ -1,0 +1,133 @@
+"""The report of a benchmark: one text, as Markdown with its figures beside it and as an HTML page that holds all."""
+
+from pathlib import Path
+
+from sb3_lql.benchmark.comparison import figures, sections
+from sb3_lql.benchmark.comparison.markup import text, to_html
+from sb3_lql.benchmark.comparison.references import References, load_references
+from sb3_lql.benchmark.comparison.results import MODES, Comparison, read_results
+from sb3_lql.benchmark.comparison.statistics import (
+    COVERAGE,
+    aggregates,
+    baseline,
+    improvements,
+    normalized_scores,
+    performance,
+)
+
+
+def write_report(results: Path, output: Path, *, n_bootstrap: int = 2000) -> Path:
+    """
+    Write ``report.md``, ``report.html`` and ``figures/``. The same results give the same files.
+
+    :param results: results folder of ``sb3-lql benchmark run``, complete or not
+    :param output: where to write to
+    :param n_bootstrap: resamples of each bootstrap
+    :return: path of the HTML page
+    :raises ValueError: if there are no results, or damaged ones
+    """
+    comparison = read_results(results)
+    references = load_references()
+    folder = output / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    markdown = "\n".join(
+        [
+            sections.summary(comparison),
+            sections.unfinished(comparison),
+            _final_returns(comparison),
+            _learning_curves(comparison, folder, n_bootstrap),
+            _normalized(comparison, references, folder, n_bootstrap),
+            _costs(comparison),
+            _published(comparison, references),
+            f"## All runs\n\n{sections.run_table(comparison)}",
+        ]
+    )
+    (output / "report.md").write_text(markdown, encoding="utf-8")
+    page = output / "report.html"
+    page.write_text(to_html(markdown, f"Benchmark {comparison.name}", output), encoding="utf-8")
+    return page
+
+
+def _final_returns(comparison: Comparison) -> str:
+    parts = [
+        "## Final return\n",
+        "Mean ± standard deviation over seeds of a run's mean return after its last update.\n",
+    ]
+    parts += [f"### {mode.capitalize()}\n\n{sections.final_returns(comparison, mode)}" for mode in MODES]
+    return "\n".join(parts)
+
+
+def _learning_curves(comparison: Comparison, folder: Path, n_bootstrap: int) -> str:
+    parts = [
+        "## Learning curves\n",
+        f"Return over updates (the paper's iterations). Faint: each seed. Strong: the mean, with its {COVERAGE:.0%} "
+        f"bootstrap interval ({n_bootstrap:,} resamples), over the seeds that have got furthest.\n",
+    ]
+    for mode in MODES:
+        figure = figures.learning_curves(comparison, mode, n_bootstrap)
+        name = figures.save(figure, folder, f"learning_curves_{mode}")
+        parts.append(f"### {mode.capitalize()}\n\n![Return over updates, {mode}](figures/{name})\n")
+    return "\n".join(parts)
+
+
+def _normalized(comparison: Comparison, references: References, folder: Path, n_bootstrap: int) -> str:
+    normalizers = references.normalizers
+    parts = [
+        "## Normalised performance\n",
+        "100 * (return - random) / (reference - random), where random and reference are, for each task:\n",
+        sections.normalizers(comparison, normalizers),
+    ]
+    if not any(task in normalizers for task in comparison.tasks):
+        return "\n".join([*parts, "No task has a reference, so there are no aggregates.\n"])
+    parts.append(
+        "Mean ± standard error over seeds of each seed's mean over tasks, at fractions of the steps after the random "
+        "ones. A seed counts only if it has all tasks. Hollow points are of fewer seeds than planned.\n"
+    )
+    for mode in MODES:
+        points = performance(comparison, normalizers, mode)
+        name = figures.save(figures.normalized_performance(comparison, points), folder, f"normalized_{mode}")
+        parts += [f"### {mode.capitalize()}\n", sections.normalized_performance(comparison, points)]
+        parts.append(f"![Normalised performance, {mode}](figures/{name})\n")
+    parts.append(
+        "## Aggregates\n\nAt the end, over tasks and seeds, in units of a normalised score of 100, with rliable's "
+        f"stratified bootstrap ({n_bootstrap:,} resamples); from few seeds, its intervals are too narrow. The "
+        "optimality gap is the mean of what scores lack to 1. The probability of improvement of one over "
+        "another is that of a run of the one to be better than a run of the other, mean over tasks.\n"
+    )
+    for mode in MODES:
+        matrices = normalized_scores(comparison, normalizers, mode, comparison.n_evaluations)
+        found, pairs = aggregates(matrices, n_bootstrap), improvements(matrices, n_bootstrap)
+        parts += [f"### {mode.capitalize()}\n", sections.aggregate_table(comparison, found)]
+        if pairs:
+            parts.append(sections.improvement_table(pairs))
+        if found:
+            name = figures.save(figures.intervals(comparison, found, pairs), folder, f"aggregates_{mode}")
+            parts.append(f"![Aggregates, {mode}](figures/{name})\n")
+    return "\n".join(parts)
+
+
+def _costs(comparison: Comparison) -> str:
+    base = text(baseline(comparison))
+    parts = [
+        f"## Parameters\n\nTrained parameters, without target networks, and their ratio to {base}'s.\n",
+        sections.parameter_table(comparison),
+        f"## Time for an update\n\nWith the environment's steps, without evaluations, and its ratio to {base}'s: "
+        "median over seeds of the time from the first evaluation after updates to the last. What comes before, such as "
+        "compilation, does not count.\n",
+        sections.time_table(comparison),
+    ]
+    if len({run.hardware for run in comparison.begun}) > 1:
+        parts.append("The runs are of different hardware: their times do not compare.\n")
+    return "\n".join(parts)
+
+
+def _published(comparison: Comparison, references: References) -> str:
+    entries = [
+        entry
+        for entry in references.published
+        if not entry.tasks or any(task in comparison.tasks for task in entry.tasks)
+    ]
+    if not entries:
+        return ""
+    title = "## Published elsewhere, other budgets, not part of any statistic here"
+    return f"{title}\n\n{sections.published_table(entries)}"

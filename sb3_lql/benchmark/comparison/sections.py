@@ -1,0 +1,268 @@
+"""The text of a report, section by section, as Markdown."""
+
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from operator import attrgetter
+
+from sb3_lql.benchmark.comparison.markup import code, text
+from sb3_lql.benchmark.comparison.references import Normalizer, Published
+from sb3_lql.benchmark.comparison.results import MODES, Comparison, RunResult
+from sb3_lql.benchmark.comparison.statistics import (
+    COVERAGE,
+    Aggregates,
+    Average,
+    Estimate,
+    average,
+    baseline,
+    parameter_counts,
+    scores,
+    update_times,
+)
+from sb3_lql.benchmark.tables import markdown_table
+
+#: What a cell shows that has no number.
+NOTHING = "\N{EN DASH}"
+
+
+def summary(comparison: Comparison) -> str:
+    """
+    :param comparison: results
+    :return: title and what was run
+    """
+    finished = sum(run.status == "finished" for run in comparison.runs)
+    steps: dict[str, list[str]] = {}
+    for run in comparison.begun:
+        budget = f"{run.n_timesteps:,}, of which {run.learning_starts:,} before the first update"
+        if run.task not in steps.setdefault(budget, []):
+            steps[budget].append(run.task)
+    versions = dict.fromkeys((name, version) for run in comparison.begun for name, version in run.versions.items())
+    episodes = dict.fromkeys(str(run.n_eval_episodes) for run in comparison.begun)
+    lines = [
+        f"{_list(comparison.algorithms)} on {_list(comparison.tasks)}; {_seeds(comparison.seeds)}. "
+        f"{finished} of {len(comparison.runs)} runs are finished.",
+        f"- Environment steps of a run: {'; '.join(f'{budget}: {_list(tasks)}' for budget, tasks in steps.items())}.",
+        f"- Evaluations of a run: {comparison.n_evaluations}, and one before the first update; "
+        f"of {' or '.join(episodes)} episodes in each of two modes:",
+        *(f"    - {mode}: {meaning}" for mode, meaning in MODES.items()),
+        f"- Hardware: {' / '.join(dict.fromkeys(text(run.hardware) for run in comparison.begun))}.",
+        f"- Versions: {', '.join(f'{text(name)} {text(version)}' for name, version in versions)}.",
+        f"- Command: {text(comparison.command)}",
+    ]
+    return f"# Benchmark {text(comparison.name)}\n\n{lines[0]}\n\n" + "\n".join(lines[1:]) + "\n"
+
+
+def unfinished(comparison: Comparison) -> str:
+    """
+    :param comparison: results
+    :return: a warning that names the runs that are missing, incomplete or failed; empty if there are none
+    """
+    open_runs = [run for run in comparison.runs if run.status != "finished"]
+    if not open_runs:
+        return ""
+    missing: dict[str, list[int]] = {}
+    partial, failed = [], []
+    for run in open_runs:
+        name = f"{text(run.algorithm)} on {text(run.task)}"
+        if run.status == "missing":
+            missing.setdefault(name, []).append(run.seed)
+        elif run.status == "failed":
+            last = (run.error.strip() or "no error recorded").splitlines()[-1]
+            failed.append(f"failed: {name}, seed {run.seed}, at {_progress(comparison, run)}: {text(last)}")
+        else:
+            partial.append(f"running or stopped: {name}, seed {run.seed}, at {_progress(comparison, run)}")
+    not_begun = [f"not begun: {name}, {_seeds(seeds)}" for name, seeds in missing.items()]
+    lines = [f"**{len(open_runs)} of {len(comparison.runs)} runs are not finished.**", ""]
+    lines += [f"- {item}" for item in failed + partial + not_begun]
+    return "".join(f"> {line}".rstrip() + "\n" for line in lines)
+
+
+def final_returns(comparison: Comparison, mode: str) -> str:
+    """
+    :param comparison: results
+    :param mode: how actions are chosen
+    :return: table of the return at the end, by task and algorithm
+    """
+
+    def cell(task: str, algorithm: str) -> str:
+        found = average(scores(comparison.of(task, algorithm), mode, comparison.n_evaluations))
+        return _average(found, attrgetter("deviation"), comparison)
+
+    return _by_task(comparison, cell)
+
+
+def normalized_performance(comparison: Comparison, performance: dict[str, list[Average | None]]) -> str:
+    """
+    :param comparison: results
+    :param performance: for each algorithm and evaluation
+    :return: its table (table 1 of the paper)
+    """
+    steps = comparison.progress_steps
+    spread = attrgetter("standard_error")
+    rows = [
+        [text(algorithm), *(_average(points[step], spread, comparison) for step in steps)]
+        for algorithm, points in performance.items()
+    ]
+    return markdown_table(["Progress", *(f"{step / comparison.n_evaluations:.1f}" for step in steps)], rows)
+
+
+def normalizers(comparison: Comparison, known: dict[str, Normalizer]) -> str:
+    """
+    :param comparison: results
+    :param known: by task
+    :return: table of what counts as 0 and as 100
+    """
+    rows = []
+    for task in comparison.tasks:
+        if (entry := known.get(task)) is None:
+            rows.append([text(task), NOTHING, "none: this task is not part of the aggregates", NOTHING, ""])
+            continue
+        ends = [(_number(end.value), text(end.source)) for end in (entry.random, entry.reference)]
+        rows.append([text(task), *ends[0], *ends[1]])
+    return markdown_table(["Task", "Random = 0", "Source", "Reference = 100", "Source"], rows)
+
+
+def aggregate_table(comparison: Comparison, aggregates: dict[str, Aggregates]) -> str:
+    """
+    :param comparison: results
+    :param aggregates: by algorithm
+    :return: table of interquartile mean and optimality gap
+    """
+    rows = []
+    for algorithm in comparison.algorithms:
+        found = aggregates.get(algorithm)
+        cells = [_estimate(found.iqm), _estimate(found.optimality_gap)] if found else [NOTHING, NOTHING]
+        rows.append([text(algorithm), *cells, f"{found.n_seeds if found else 0} of {len(comparison.seeds)}"])
+    return markdown_table(["", "Interquartile mean", "Optimality gap", "Complete seeds"], rows)
+
+
+def improvement_table(improvements: dict[tuple[str, str], Estimate]) -> str:
+    """
+    :param improvements: by pair of algorithms, of one pair at least
+    :return: table of the probabilities that a row's algorithm is better than a column's
+    """
+    rows, columns = (list(dict.fromkeys(names)) for names in zip(*improvements, strict=True))
+    cells = {pair: _estimate(found) for pair, found in improvements.items()}
+    header = ["Probability of improvement", *(f"over {text(column)}" for column in columns)]
+    return markdown_table(header, [[f"of {text(x)}", *(cells.get((x, y), "") for y in columns)] for x in rows])
+
+
+def parameter_table(comparison: Comparison) -> str:
+    """
+    :param comparison: results
+    :return: table of trained parameters and their ratios (table 2 of the paper)
+    """
+    counts = parameter_counts(comparison)
+
+    def cell(task: str, algorithm: str) -> str:
+        found = counts.get(task, {})
+        if algorithm not in found:
+            return NOTHING
+        return f"{found[algorithm]:,}{_ratio(found, algorithm, baseline(comparison))}"
+
+    return _by_task(comparison, cell)
+
+
+def time_table(comparison: Comparison) -> str:
+    """
+    :param comparison: results
+    :return: table of the time for an update and its ratios (table 3 of the paper)
+    """
+    times = update_times(comparison)
+
+    def cell(task: str, algorithm: str) -> str:
+        found = {name: time.milliseconds for name, time in times.get(task, {}).items()}
+        if algorithm not in found:
+            return NOTHING
+        ratio = _ratio(found, algorithm, baseline(comparison))
+        return f"{_number(found[algorithm])} ms{ratio}{_count(times[task][algorithm].n_seeds, comparison)}"
+
+    return _by_task(comparison, cell)
+
+
+def published_table(entries: Iterable[Published]) -> str:
+    """
+    :param entries: numbers published elsewhere
+    :return: their table
+    """
+    header = ["Method", "Metric", "Value", "Budget", "Source"]
+    cells = [(entry.method, entry.metric, entry.value, entry.budget, entry.source) for entry in entries]
+    return markdown_table(header, [[text(cell) for cell in row] for row in cells])
+
+
+def run_table(comparison: Comparison) -> str:
+    """
+    :param comparison: results
+    :return: table of all planned runs
+    """
+    header = ["Task", "Algorithm", "Seed", "Status", "Progress", "Updates"]
+    header += [f"Final return, {mode}" for mode in MODES] + ["Training time", "Attempts", "Command"]
+    rows = []
+    for run in (
+        run for task in comparison.tasks for name in comparison.algorithms for run in comparison.of(task, name)
+    ):
+        finals = [run.score(mode, comparison.n_evaluations) for mode in MODES]
+        last = run.evaluations[-1] if run.evaluations else None
+        rows.append(
+            [
+                *(text(run.task), text(run.algorithm), str(run.seed), text(run.status), _progress(comparison, run)),
+                f"{last.updates:,}" if last else NOTHING,
+                *(NOTHING if final is None else _number(final) for final in finals),
+                str(timedelta(seconds=round(last.training_seconds))) if last else NOTHING,
+                str(run.n_attempts),
+                code(run.command),
+            ]
+        )
+    return markdown_table(header, rows)
+
+
+def _by_task(comparison: Comparison, cell: Callable[[str, str], str]) -> str:
+    rows = [[text(task), *(cell(task, name) for name in comparison.algorithms)] for task in comparison.tasks]
+    return markdown_table(["Task", *map(text, comparison.algorithms)], rows)
+
+
+def _average(found: Average | None, spread: Callable[[Average], float | None], comparison: Comparison) -> str:
+    if found is None:
+        return NOTHING
+    decimals = _decimals(found.mean)
+    width = "" if (size := spread(found)) is None else f" ± {size:,.{decimals}f}"
+    return f"{found.mean:,.{decimals}f}{width}{_count(found.n_seeds, comparison)}"
+
+
+def _estimate(found: Estimate) -> str:
+    if found.interval is None:
+        return f"{found.value:.3f} (no interval from a single seed)"
+    low, high = found.interval
+    return f"{found.value:.3f} ({COVERAGE:.0%}: {low:.3f} to {high:.3f})"
+
+
+def _ratio(found: dict[str, int] | dict[str, float], algorithm: str, base: str) -> str:
+    return f" ({found[algorithm] / found[base]:.3f})" if found.get(base) else ""
+
+
+def _count(n_seeds: int, comparison: Comparison) -> str:
+    planned = len(comparison.seeds)
+    if planned == 1:
+        return " (1 seed)"
+    return "" if n_seeds == planned else f" ({n_seeds} of {planned} seeds)"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.{_decimals(value)}f}"
+
+
+def _decimals(value: float) -> int:
+    size = abs(value)
+    return 0 if size >= 1_000 else 1 if size >= 100 else 2
+
+
+def _progress(comparison: Comparison, run: RunResult) -> str:
+    return f"{max(len(run.evaluations) - 1, 0) / comparison.n_evaluations:.0%}"
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(map(text, names))
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    values = list(seeds)
+    return f"{'seed' if len(values) == 1 else 'seeds'} {_list(map(str, values))}"

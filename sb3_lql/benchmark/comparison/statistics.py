@@ -1,0 +1,262 @@
+"""The numbers of a report: means, normalised performance, aggregates with intervals, sizes and times."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from rliable import library, metrics
+
+from sb3_lql.benchmark.comparison.references import Normalizer
+from sb3_lql.benchmark.comparison.results import Comparison, RunResult
+
+#: Coverage of every interval.
+COVERAGE = 0.95
+#: The algorithm whose size and time count as 1, as in the paper's tables 2 and 3.
+BASELINE = "NC-LQL"
+
+
+@dataclass(frozen=True)
+class Average:
+    """
+    A mean over seeds.
+
+    :param mean: the mean
+    :param deviation: standard deviation over the seeds (n - 1 in the denominator); None for a single one
+    :param n_seeds: number of seeds
+    """
+
+    mean: float
+    deviation: float | None
+    n_seeds: int
+
+    @property
+    def standard_error(self) -> float | None:
+        """Standard error of the mean; None for a single seed."""
+        return None if self.deviation is None else self.deviation / self.n_seeds**0.5
+
+
+@dataclass(frozen=True)
+class UpdateTime:
+    """
+    :param milliseconds: time for an update, median over seeds
+    :param n_seeds: number of seeds
+    """
+
+    milliseconds: float
+    n_seeds: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """
+    :param value: the estimate
+    :param interval: its bootstrap interval; None where a single seed gives none
+    """
+
+    value: float
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Aggregates:
+    """
+    Aggregates of rliable over tasks and seeds, in units of a normalised score of 100.
+
+    :param iqm: interquartile mean
+    :param optimality_gap: mean of what scores lack to 1
+    :param n_seeds: number of seeds
+    """
+
+    iqm: Estimate
+    optimality_gap: Estimate
+    n_seeds: int
+
+
+def average(values: Sequence[float] | np.ndarray) -> Average | None:
+    """
+    :param values: one number for each seed
+    :return: their mean and deviation, or None without any
+    """
+    if len(values) == 0:
+        return None
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Average(float(np.mean(values)), deviation, len(values))
+
+
+def scores(runs: Sequence[RunResult], mode: str, step: int) -> list[float]:
+    """
+    :param runs: runs of an algorithm on a task
+    :param mode: how actions are chosen
+    :param step: number of the evaluation
+    :return: mean returns of the runs that have got that far
+    """
+    return [score for run in runs if (score := run.score(mode, step)) is not None]
+
+
+def normalized_scores(
+    comparison: Comparison, normalizers: dict[str, Normalizer], mode: str, step: int
+) -> dict[str, np.ndarray]:
+    """
+    Normalised scores of the seeds that are complete. A seed with a task missing is left out altogether, so that no
+    algorithm gains by missing a hard task.
+
+    :param comparison: results
+    :param normalizers: by task; tasks without one do not count
+    :param mode: how actions are chosen
+    :param step: number of the evaluation
+    :return: by algorithm, shape (n_complete_seeds, n_tasks)
+    """
+    tasks = [task for task in comparison.tasks if task in normalizers]
+    found = {(run.algorithm, run.task, run.seed): run.score(mode, step) for run in comparison.runs}
+    matrices = {}
+    for algorithm in comparison.algorithms:
+        rows = []
+        for seed in comparison.seeds:
+            row = [(task, found.get((algorithm, task, seed))) for task in tasks]
+            complete = [normalizers[task].score(score) for task, score in row if score is not None]
+            if tasks and len(complete) == len(tasks):
+                rows.append(complete)
+        matrices[algorithm] = np.array(rows).reshape(len(rows), len(tasks))
+    return matrices
+
+
+def performance(
+    comparison: Comparison, normalizers: dict[str, Normalizer], mode: str
+) -> dict[str, list[Average | None]]:
+    """
+    Normalised performance over the training (table 1): over seeds, of each seed's mean over the tasks.
+
+    :param comparison: results
+    :param normalizers: by task; tasks without one do not count
+    :param mode: how actions are chosen
+    :return: by algorithm, for each evaluation; None where no seed is complete
+    """
+    steps = [normalized_scores(comparison, normalizers, mode, step) for step in range(comparison.n_evaluations + 1)]
+    return {
+        algorithm: [
+            average(matrices[algorithm].mean(axis=1)) if len(matrices[algorithm]) else None for matrices in steps
+        ]
+        for algorithm in comparison.algorithms
+    }
+
+
+def aggregates(matrices: dict[str, np.ndarray], n_bootstrap: int) -> dict[str, Aggregates]:
+    """
+    :param matrices: normalised scores by algorithm, shape (n_seeds, n_tasks)
+    :param n_bootstrap: resamples of a bootstrap
+    :return: by algorithm; those without a complete seed are left out
+    """
+    return {
+        algorithm: Aggregates(
+            iqm=_estimate([matrix / 100], metrics.aggregate_iqm, n_bootstrap),
+            optimality_gap=_estimate([matrix / 100], metrics.aggregate_optimality_gap, n_bootstrap),
+            n_seeds=len(matrix),
+        )
+        for algorithm, matrix in matrices.items()
+        if len(matrix)
+    }
+
+
+def improvements(matrices: dict[str, np.ndarray], n_bootstrap: int) -> dict[tuple[str, str], Estimate]:
+    """
+    :param matrices: normalised scores by algorithm, shape (n_seeds, n_tasks)
+    :param n_bootstrap: resamples of a bootstrap
+    :return: probability that a run of the first is better than one of the second, mean over tasks; for every pair of
+        algorithms in their order, as far as they have complete seeds
+    """
+    algorithms = [algorithm for algorithm, matrix in matrices.items() if len(matrix)]
+    return {
+        (first, second): _estimate([matrices[first], matrices[second]], _improvement, n_bootstrap)
+        for index, first in enumerate(algorithms)
+        for second in algorithms[index + 1 :]
+    }
+
+
+def mean_interval(values: np.ndarray, n_bootstrap: int) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param values: one curve for each seed, shape (n_seeds, n_points)
+    :param n_bootstrap: resamples of the bootstrap
+    :return: lower and upper end of the percentile interval of the mean over seeds, shape (n_points,) each
+    """
+    drawn = np.random.default_rng(0).integers(len(values), size=(n_bootstrap, len(values)))
+    tail = (1 - COVERAGE) / 2
+    low, high = np.quantile(values[drawn].mean(axis=1), [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def baseline(comparison: Comparison) -> str:
+    """
+    :param comparison: results
+    :return: the algorithm whose size and time count as 1
+    """
+    return BASELINE if BASELINE in comparison.algorithms else comparison.algorithms[0]
+
+
+def parameter_counts(comparison: Comparison) -> dict[str, dict[str, int]]:
+    """
+    :param comparison: results
+    :return: number of trained parameters, by task and by those algorithms that have a run
+    """
+    counts: dict[str, dict[str, int]] = {}
+    for run in comparison.begun:
+        counts.setdefault(run.task, {}).setdefault(run.algorithm, sum(run.n_parameters.values()))
+    return counts
+
+
+def update_times(comparison: Comparison) -> dict[str, dict[str, UpdateTime]]:
+    """
+    Time of training for an update, with the environment's steps. Compilation and warm-up fall before the first
+    evaluation that follows updates, so a run's time counts from there to its last evaluation.
+
+    :param comparison: results
+    :return: by task and by those algorithms that have a run of two evaluations after updates
+    """
+    times: dict[str, dict[str, UpdateTime]] = {}
+    for task in comparison.tasks:
+        for algorithm in comparison.algorithms:
+            found = [time for run in comparison.of(task, algorithm) if (time := _update_time(run)) is not None]
+            if found:
+                times.setdefault(task, {})[algorithm] = UpdateTime(float(np.median(found)), len(found))
+    return times
+
+
+def _update_time(run: RunResult) -> float | None:
+    updated = [evaluation for evaluation in run.evaluations if evaluation.updates > 0]
+    if len(updated) < 2 or updated[-1].updates == updated[0].updates:
+        return None
+    seconds = updated[-1].training_seconds - updated[0].training_seconds
+    return 1_000 * seconds / (updated[-1].updates - updated[0].updates)
+
+
+def _improvement(first: np.ndarray, second: np.ndarray) -> float:
+    # rliable's probability_of_improvement, without the p-value of each task that makes it slow
+    difference = first[:, None] - second[None]
+    return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+
+
+def _estimate(matrices: list[np.ndarray], measure: Callable[..., float], n_bootstrap: int) -> Estimate:
+    """A measure with its stratified bootstrap interval."""
+    value = float(measure(*matrices))
+    if min(map(len, matrices)) < 2:
+        return Estimate(value, None)
+    with _global_random_state():
+        _, intervals = library.get_interval_estimates(
+            {"": matrices},
+            lambda *resampled: np.array([measure(*resampled)]),
+            reps=n_bootstrap,
+            confidence_interval_size=COVERAGE,
+        )
+    low, high = intervals[""][:, 0]
+    return Estimate(value, (float(low), float(high)))
+
+
+@contextmanager
+def _global_random_state() -> Iterator[None]:
+    # rliable resamples by NumPy's global generator, whatever random_state it is given
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

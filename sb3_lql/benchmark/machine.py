@@ -1,0 +1,59 @@
+"""What figures depend on besides the code: this machine, and the versions on it."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch as th
+
+PACKAGES = ("sb3_lql", "stable_baselines3", "torch")
+
+
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """
+    :param packages: names of packages
+    :return: the versions of Python and of those packages that are installed
+    """
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """
+    :param device: PyTorch's name of the device that is computed on
+    :return: the processor, its cores, PyTorch's threads, the memory in GB and the device's name
+    """
+    page_size, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
+    return {
+        "host": platform.node(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(page_size * pages / 1e9, 1),
+        "threads": th.get_num_threads(),
+        "device": device_name(device),
+    }
+
+
+def device_name(device: str) -> str:
+    """
+    :param device: PyTorch's name of a device
+    :return: what it is
+    """
+    return th.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def processor() -> str:
+    """
+    :return: the processor's model, which Python itself does not know on Linux
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

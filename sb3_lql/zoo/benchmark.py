@@ -1,0 +1,136 @@
+"""``sb3-lql benchmark``: compare algorithms on tasks, over seeds, and show what came of it."""
+
+import argparse
+import dataclasses
+import json
+import shlex
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
+import rl_zoo3
+from filelock import FileLock, Timeout
+
+from sb3_lql.benchmark.comparison.agents import save_agents
+from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_json, status_of, write_json
+from sb3_lql.benchmark.comparison.report import write_report
+from sb3_lql.benchmark.comparison.spec import Run, Spec, read_spec
+from sb3_lql.benchmark.comparison.training import Report, train
+from sb3_lql.zoo.registry import hyperparams_file, register
+
+
+def benchmark() -> None:
+    """Run a benchmark, report on one, or save its best agents."""
+    parser = _make_parser()
+    args = parser.parse_args()
+    try:
+        args.function(args)
+    except (ValueError, TypeError, OSError) as error:
+        parser.error(str(error))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Compare algorithms on tasks, over seeds.")
+    commands = parser.add_subparsers(required=True, metavar="{run,report,agents}")
+
+    run = commands.add_parser("run", help="train and evaluate all runs of a spec, or go on with them")
+    run.add_argument("spec", type=Path, metavar="SPEC.yml", help="what to compare; see docs/benchmark.md")
+    run.add_argument("--results", type=Path, help="folder for all that is written (default: results/NAME_OF_SPEC)")
+    run.add_argument("--address", help="a Ray cluster's address, or auto (default: this machine alone)")
+    run.add_argument("--cpus-per-run", type=float, default=1.0, help="cores that a run takes (default: %(default)s)")
+    run.add_argument("--gpus-per-run", type=float, default=0.0, help="GPUs, such as 0.2 (default: %(default)s)")
+    run.add_argument("--threads", type=int, default=1, help="CPU threads of a run (default: %(default)s)")
+    run.add_argument("--device", default="auto", help="cpu, cuda, ... (default: %(default)s)")
+    run.set_defaults(function=_run)
+
+    report = commands.add_parser("report", help="write a page with curves, tables and intervals")
+    report.add_argument("results", type=Path, metavar="RESULTS", help="what `run` has written, complete or not")
+    report.add_argument("--output", type=Path, help="folder for the page and its data (default: RESULTS/report)")
+    report.set_defaults(function=_report)
+
+    agents = commands.add_parser("agents", help="save the policies of the best seeds, for sb3-lql enjoy")
+    agents.add_argument("results", type=Path, metavar="RESULTS", help="what `run` has written")
+    agents.add_argument("--output", type=Path, default=Path("agents"), help="folder for them (default: %(default)s)")
+    agents.set_defaults(function=_agents)
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    spec = read_spec(args.spec, set(rl_zoo3.ALGOS))
+    if args.threads < 1 or args.cpus_per_run <= 0 or args.gpus_per_run < 0:
+        raise ValueError("--threads and --cpus-per-run must be positive, --gpus-per-run at least 0.")
+    results = (args.results or Path("results") / spec.name).resolve()
+    results.mkdir(parents=True, exist_ok=True)
+    runs = list(spec.runs())
+    try:
+        from sb3_lql.benchmark.comparison.cluster import run_all
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed: pip install 'sb3_lql[benchmark]'.") from error
+    try:
+        with FileLock(results / ".lock", timeout=0):
+            _write_plan(spec, results)
+            shutil.copy(args.spec, results / "spec.yml")
+            run_all(
+                runs,
+                results,
+                partial(_train, device=args.device, n_threads=args.threads),
+                address=args.address,
+                cpus_per_run=args.cpus_per_run,
+                gpus_per_run=args.gpus_per_run,
+            )
+    except Timeout:
+        raise ValueError(f"another process writes to {results}: wait for it, or pass another --results") from None
+    n_finished = sum(status_of(results / "runs" / run.name) == "finished" for run in runs)
+    print(f"{n_finished} of {len(runs)} runs are finished; the same command goes on with the others.")
+    print(f"Report: sb3-lql benchmark report {shlex.quote(str(results))}")
+    if n_finished < len(runs):
+        sys.exit(1)
+
+
+def _train(run: Run, folder: Path, report: Report, *, device: str, n_threads: int) -> None:
+    """Train one run in a process of its own, where the RL Zoo does not know our algorithms yet."""
+    register()
+    config = run.algorithm.config or hyperparams_file(run.algorithm.algo)
+    train(
+        run,
+        folder,
+        config=None if config is None else str(config),
+        device=device,
+        n_threads=n_threads,
+        report=report,
+    )
+
+
+def _write_plan(spec: Spec, results: Path) -> None:
+    """Record what is to be run, for the report; refuse a folder of another benchmark."""
+    plan = {
+        "name": spec.name,
+        "command": shlex.join(["sb3-lql", "benchmark", *sys.argv[1:]]),
+        "algorithms": [algorithm.label for algorithm in spec.algorithms],
+        "tasks": list(spec.tasks),
+        "seeds": list(spec.seeds),
+        "evaluations": spec.n_evaluations,
+        "runs": [run.name for run in spec.runs()],
+        "spec": json.loads(json.dumps(dataclasses.asdict(spec))),
+    }
+    before = read_json(results / PLAN_FILE)
+    if before and {**before, "command": ""} != {**plan, "command": ""}:
+        raise ValueError(f"{results} holds another benchmark, or the spec has changed: pass another --results.")
+    write_json(results / PLAN_FILE, before or plan)
+
+
+def _report(args: argparse.Namespace) -> None:
+    output: Path = args.output or args.results / "report"
+    page = write_report(args.results, output)
+    # With these files beside it, a page can be made again wherever it goes
+    for file in (PLAN_FILE, *(f"runs/{name}/{RUN_FILE}" for name in read_json(args.results / PLAN_FILE)["runs"])):
+        if (args.results / file).is_file() and output != args.results:
+            (output / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(args.results / file, output / file)
+    print(f"Written: {page}")
+
+
+def _agents(args: argparse.Namespace) -> None:
+    for folder in save_agents(args.results, args.output):
+        print(f"Written: {folder}")

@@ -1,0 +1,118 @@
+"""Figures show the numbers of the statistics."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+
+from sb3_lql.benchmark.comparison import figures
+from sb3_lql.benchmark.comparison.results import Comparison, read_results
+from sb3_lql.benchmark.comparison.statistics import Aggregates, Average, Estimate
+from tests.benchmark.comparison import folders
+
+MODE = "deterministic"
+
+
+def lines(axes: Axes, colour: str) -> list[tuple[list[float], list[float]]]:
+    """The lines of a colour."""
+    found = [line for line in axes.lines if to_rgba(line.get_color()) == to_rgba(colour)]
+    return [(np.asarray(line.get_xdata()).tolist(), np.asarray(line.get_ydata()).tolist()) for line in found]
+
+
+def bands(axes: Axes) -> list[PolyCollection]:
+    """The bands of a panel."""
+    return [band for band in axes.collections if isinstance(band, PolyCollection)]
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Comparison:
+    """X has two complete seeds and a partial one on A, and nothing on B; Y has one seed on each."""
+    folders.plan(tmp_path, ["X", "Y"], ["A-v0", "B-v0"], [1, 2, 3])
+    folders.run(tmp_path, "A-v0", "X", 1, [0.0, 1, 2, 3, 4, 5])
+    folders.run(tmp_path, "A-v0", "X", 2, [0.0, 3, 4, 5, 6, 7])
+    folders.run(tmp_path, "A-v0", "X", 3, [0.0, 50, 60], status="running")
+    for task in ("A-v0", "B-v0"):
+        folders.run(tmp_path, task, "Y", 1, [1.0] * 6)
+    return read_results(tmp_path)
+
+
+def test_learning_curve_is_the_mean_over_the_seeds_that_got_furthest_above_every_seed(comparison: Comparison) -> None:
+    panel, _ = figures.learning_curves(comparison, MODE, 50).axes
+    *seeds, mean = lines(panel, figures.PALETTE[0])
+    updates = [0, 800, 1600, 2400, 3200, 4000]
+    assert seeds == [(updates, [0, 1, 2, 3, 4, 5]), (updates, [0, 3, 4, 5, 6, 7]), (updates[:3], [0, 50, 60])]
+    assert mean == (updates, [0, 2, 3, 4, 5, 6])
+    assert len(bands(panel)) == 1
+
+
+def test_single_seed_is_a_line_without_a_band(comparison: Comparison) -> None:
+    figure = figures.learning_curves(comparison, MODE, 50)
+    assert [axes.get_title() for axes in figure.axes] == ["A-v0", "B-v0"]
+    assert lines(figure.axes[1], figures.PALETTE[0]) == []
+    assert [values for _, values in lines(figure.axes[1], figures.PALETTE[1])] == [[1.0] * 6]
+    assert bands(figure.axes[1]) == []
+
+
+def test_many_updates_are_counted_in_thousands(tmp_path: Path) -> None:
+    folders.plan(tmp_path, ["X"], ["A-v0"], [1], n_evaluations=20)
+    folders.run(tmp_path, "A-v0", "X", 1, float)
+    panel = figures.learning_curves(read_results(tmp_path), MODE, 50).axes[0]
+    assert panel.get_xlabel() == "updates (thousands)"
+    assert max(lines(panel, figures.PALETTE[0])[0][0]) == 16
+
+
+def test_normalized_performance_has_hollow_points_where_seeds_are_missing(comparison: Comparison) -> None:
+    points = [Average(float(step), 1.0, 3) for step in range(4)] + [Average(4.0, 1.0, 2)]
+    figure = figures.normalized_performance(comparison, {"X": [*points, None], "Y": [None] * 6})
+    axes = figure.axes[0]
+    assert lines(axes, figures.PALETTE[0])[0] == ([0, 0.2, 0.4, 0.6, 0.8], [0, 1, 2, 3, 4])
+    markers = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]
+    assert markers == [figures.PALETTE[0]] * 3 + ["white"]
+
+
+def test_intervals_show_estimates_of_each_algorithm_and_pair(comparison: Comparison) -> None:
+    aggregates = {name: Aggregates(Estimate(0.5, (0.25, 0.75)), Estimate(0.3, None), 3) for name in ("X", "Y")}
+    figure = figures.intervals(comparison, aggregates, {("X", "Y"): Estimate(0.9, (0.8, 1.0))})
+    iqm, gap, probability = figure.axes
+    assert [values for values, _ in lines(iqm, figures.PALETTE[1])] == [[0.25, 0.75], [0.5]]
+    assert [values for values, _ in lines(gap, figures.PALETTE[1])] == [[0.3]]
+    assert [values for values, _ in lines(probability, figures.PALETTE[0])] == [[0.8, 1.0], [0.9]]
+    assert [label.get_text() for label in iqm.get_yticklabels()] == ["X", "Y"]
+    assert [label.get_text() for label in probability.get_yticklabels()] == ["X > Y"]
+
+
+def test_single_algorithm_has_no_panel_of_improvement(comparison: Comparison) -> None:
+    estimate = Estimate(0.5, (0.25, 0.75))
+    assert len(figures.intervals(comparison, {"X": Aggregates(estimate, estimate, 3)}, {}).axes) == 2
+
+
+def test_more_algorithms_than_colours_differ_in_the_style_of_their_lines(tmp_path: Path) -> None:
+    labels = [f"w = {w}" for w in range(2 * len(figures.PALETTE))]
+    folders.plan(tmp_path, labels, ["A-v0"], [1])
+    folders.run(tmp_path, "A-v0", labels[0], 1, float)
+    figure = figures.learning_curves(read_results(tmp_path), MODE, 50)
+    drawn = {(line.get_color(), line.get_linestyle()) for line in figure.legends[0].get_lines()}
+    assert len(drawn) == len(labels)
+
+
+def test_dollars_in_a_label_are_no_formula(tmp_path: Path) -> None:
+    folders.plan(tmp_path, ["$x^2$"], ["A-v0"], [1])
+    folders.run(tmp_path, "A-v0", "$x^2$", 1, float)
+    figure: Figure = figures.learning_curves(read_results(tmp_path), MODE, 50)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [r"\$x^2\$"]
+
+
+def test_same_figure_is_the_same_file(comparison: Comparison, tmp_path: Path) -> None:
+    contents = []
+    for _ in range(2):
+        assert figures.save(figures.learning_curves(comparison, MODE, 50), tmp_path, "curves") == "curves.svg"
+        contents.append((tmp_path / "curves.svg").read_bytes())
+    assert contents[0] == contents[1]
+    assert b"<svg" in contents[0][:1000]

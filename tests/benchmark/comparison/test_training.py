@@ -1,0 +1,268 @@
+"""One run of a benchmark in this process: what it records, and how it goes on."""
+
+import json
+import random
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rl_zoo3")
+
+import torch as th
+from stable_baselines3 import SAC
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_lql import LQL, NCLQL
+from sb3_lql.benchmark.comparison import training
+from sb3_lql.benchmark.comparison.checkpoint import find_checkpoint, random_states_kept, save_checkpoint
+from sb3_lql.benchmark.comparison.evaluation import NoiseFreeChains, evaluate
+from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, write_json
+from sb3_lql.benchmark.comparison.spec import Algorithm, Run
+from sb3_lql.benchmark.comparison.training import Training, count_parameters, train
+from sb3_lql.benchmark.speed import RandomEnv
+from sb3_lql.zoo import hyperparams_file, register
+from tests.zoo.conftest import sb3_lql
+
+TASK = "Pendulum-v1"
+LEARNING_STARTS = 20
+N_TIMESTEPS = 70
+TINY = {
+    "learning_starts": LEARNING_STARTS,
+    "batch_size": 8,
+    "buffer_size": 500,
+    "policy_kwargs": "dict(net_arch=[8])",
+    "env_kwargs": {"max_episode_steps": 15},
+}
+
+
+@pytest.fixture(autouse=True)
+def registered() -> None:
+    """The RL Zoo knows our algorithms."""
+    register()
+
+
+def tiny_run(algo: str = "nclql", **changes: Any) -> Run:
+    """A run of a second."""
+    return Run(Algorithm(algo, algo, TINY | changes), TASK, 1, N_TIMESTEPS, n_evaluations=5, n_eval_episodes=2)
+
+
+def trained(run: Run, folder: Path, report: Callable[[dict[str, Any]], None] = lambda progress: None) -> dict[str, Any]:
+    """The record of a run after its training."""
+    config = str(hyperparams_file(run.algorithm.algo))
+    train(run, folder, config=config, device="cpu", n_threads=1, report=report)
+    return read_json(folder / RUN_FILE)
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, run: Run, folder: Path, after: int) -> dict[str, Any]:
+    """The record of a run that broke during the evaluation that follows ``after`` others."""
+
+    def evaluate_once_too_often(*args: Any) -> Any:
+        if len(read_json(folder / RUN_FILE)["evaluations"]) == after:
+            raise ConnectionError("gone")
+        return evaluate(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", evaluate_once_too_often)
+        return trained(run, folder)
+
+
+# What a run records
+
+
+@pytest.mark.parametrize("algo", ["nclql", "lql", "sac"])
+def test_run_is_evaluated_at_fractions_of_its_updates(tmp_path: Path, algo: str) -> None:
+    reports: list[dict[str, Any]] = []
+    record = trained(tiny_run(algo), tmp_path, reports.append)
+    assert record["status"] == "finished"
+    assert record["error"] is None
+    assert [evaluation["fraction"] for evaluation in record["evaluations"]] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert [evaluation["timesteps"] for evaluation in record["evaluations"]] == [20, 30, 40, 50, 60, 70]
+    assert [evaluation["updates"] for evaluation in record["evaluations"]] == [0, 10, 20, 30, 40, 50]
+    seconds = [evaluation["training_seconds"] for evaluation in record["evaluations"]]
+    assert seconds == sorted(seconds)
+    for evaluation in record["evaluations"]:
+        for mode in ("deterministic", "stochastic"):
+            assert evaluation[mode]["lengths"] == [15, 15]
+            assert all(-16.3 * 15 <= value <= 0 for value in evaluation[mode]["returns"])  # the bounds of its reward
+    assert reports[-1]["timesteps"] == reports[-1]["n_timesteps"] == N_TIMESTEPS
+    assert record["hyperparams"]["learning_starts"] == LEARNING_STARTS
+    assert {"python", "torch", "sb3_lql", "gymnasium"} <= set(record["versions"])
+    assert record["hardware"]["threads"] == 1
+    assert not (tmp_path / "checkpoint").exists()
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_training_is_that_of_the_recorded_command(tmp_path: Path) -> None:
+    """Evaluations and checkpoints leave no trace in what is learned."""
+    record = trained(tiny_run(), tmp_path / "benchmark")
+    _, *arguments = shlex.split(record["command"])
+    sb3_lql(*arguments, "--num-threads", "1", folder=tmp_path)
+    zip_file = Path("nclql") / f"{TASK}_1" / f"{TASK}.zip"
+    ours = NCLQL.load(tmp_path / "benchmark" / zip_file)
+    theirs = NCLQL.load(tmp_path / "logs" / zip_file)
+    for name, parameter in theirs.policy.state_dict().items():
+        assert th.equal(ours.policy.state_dict()[name], parameter), name
+
+
+def test_parameters_are_those_that_are_trained() -> None:
+    """The paper's table 2, on Humanoid's 376 observations and 17 actions in v4: 475,746, 465,410 and, for SAC, 702k."""
+    env = RandomEnv(376, 17)
+    assert count_parameters(NCLQL("MlpPolicy", env, buffer_size=1)) == {"critic": 475_746}
+    assert count_parameters(LQL("MlpPolicy", env, buffer_size=1)) == {"critic": 465_410}
+    sac = count_parameters(SAC("MlpPolicy", env, buffer_size=1, policy_kwargs=dict(net_arch=[256, 256, 256])))
+    assert set(sac) == {"actor", "critic"}
+    assert sum(sac.values()) // 1000 == 702
+
+
+def test_error_is_recorded_with_what_was_asked_for(tmp_path: Path) -> None:
+    record = trained(tiny_run(gamma=3), tmp_path)
+    assert record["status"] == "failed"
+    assert "gamma=3" in record["error"]
+    assert record["evaluations"] == record["attempts"] == []
+    assert (record["task"], record["algo"], record["seed"]) == (TASK, "nclql", 1)
+    assert "gamma=3" in (tmp_path / "log.txt").read_text()
+
+
+def test_run_that_ends_before_it_learns_is_an_error(tmp_path: Path) -> None:
+    assert "pass more than learning_starts=70" in trained(tiny_run(learning_starts=N_TIMESTEPS), tmp_path)["error"]
+
+
+# Going on
+
+
+def test_run_goes_on_from_its_last_checkpoint_and_has_each_evaluation_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = interrupted(monkeypatch, tiny_run(), tmp_path, after=3)
+    assert broken["status"] == "failed"
+    assert len(broken["evaluations"]) == 3
+    assert find_checkpoint(tmp_path / "checkpoint") == tmp_path / "checkpoint" / "40"
+    record = trained(tiny_run(), tmp_path)
+    assert record["status"] == "finished"
+    assert record["evaluations"][:3] == broken["evaluations"]
+    assert [evaluation["updates"] for evaluation in record["evaluations"]] == [0, 10, 20, 30, 40, 50]
+    seconds = [evaluation["training_seconds"] for evaluation in record["evaluations"]]
+    assert seconds == sorted(seconds)
+    assert [attempt["from_timesteps"] for attempt in record["attempts"]] == [0, 40]
+
+
+@pytest.mark.parametrize("algo", ["nclql", "sac"])
+def test_checkpoint_brings_back_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algo: str) -> None:
+    run = tiny_run(algo, normalize=True)
+    config = str(hyperparams_file(algo))
+
+    def begin() -> Training:
+        return Training(run, tmp_path, config, "cpu", lambda progress: None)
+
+    first = begin()
+    first.model.learn(55)
+    first.save_checkpoint(1.5)
+    draws = [random.random(), np.random.random(), th.rand(3).tolist()]
+    env_draws = [generator.random() for generator in first._env.get_attr("np_random")]
+    again = begin()
+    assert [random.random(), np.random.random(), th.rand(3).tolist()] == draws
+    assert [generator.random() for generator in again._env.get_attr("np_random")] == env_draws
+    assert again.record["training_seconds"] == 1.5
+
+    old: Any
+    new: Any
+    old, new = first.model, again.model
+    assert (new.num_timesteps, new._n_updates, new._episode_num) == (55, old._n_updates, old._episode_num)
+    for name, parameter in old.policy.state_dict().items():
+        assert th.equal(new.policy.state_dict()[name], parameter), name
+    states = [
+        list((model.policy if algo == "nclql" else model.policy.critic).optimizer.state_dict()["state"].values())
+        for model in (old, new)
+    ]
+    assert states[0]
+    for state, restored in zip(*states, strict=True):
+        assert all(th.equal(th.as_tensor(state[name]), th.as_tensor(restored[name])) for name in state)
+    assert new.replay_buffer.pos == old.replay_buffer.pos
+    for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
+        filled = slice(0, old.replay_buffer.pos)
+        np.testing.assert_array_equal(
+            getattr(new.replay_buffer, name)[filled], getattr(old.replay_buffer, name)[filled], name
+        )
+    before, after = (model.get_vec_normalize_env().obs_rms for model in (old, new))
+    np.testing.assert_array_equal(after.mean, before.mean)
+    assert after.count == before.count
+
+
+@pytest.mark.parametrize("broken_file", ["random_states.pkl", "replay_buffer.pkl", "model.zip"])
+def test_checkpoint_that_cannot_be_finished_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_file: str
+) -> None:
+    """As when the disk is full, or the process is killed."""
+    env = make_vec_env("Pendulum-v1", n_envs=1)
+    model = LQL("MlpPolicy", env, learning_starts=5, batch_size=4, buffer_size=50, policy_kwargs=dict(net_arch=[4]))
+    model.learn(8)
+    save_checkpoint(model, "Pendulum-v1", {"whole": 1}, tmp_path)
+
+    def no_space(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    model.learn(8, reset_num_timesteps=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            *{
+                "random_states.pkl": (Path, "write_bytes"),
+                "replay_buffer.pkl": (model, "save_replay_buffer"),
+                "model.zip": (model, "save"),
+            }[broken_file],
+            no_space,
+        )
+        with pytest.raises(OSError, match="No space"):
+            save_checkpoint(model, "Pendulum-v1", {"whole": 2}, tmp_path)
+    checkpoint = find_checkpoint(tmp_path)
+    assert checkpoint == tmp_path / "8"
+    assert json.loads((checkpoint / "record.json").read_text()) == {"whole": 1}
+    save_checkpoint(model, "Pendulum-v1", {"whole": 3}, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["16"]
+
+
+def test_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_json(tmp_path / "a.json", {"value": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"value": object()})
+    assert read_json(tmp_path / "a.json") == {"value": 1}
+    assert read_json(tmp_path / "b.json") == {}
+
+
+# Evaluation
+
+
+def test_evaluation_leaves_no_trace_and_is_repeatable() -> None:
+    env: Any = VecNormalize(make_vec_env("Pendulum-v1", n_envs=1, seed=0))
+    model = NCLQL("MlpPolicy", env, learning_starts=5, batch_size=4, buffer_size=50, policy_kwargs=dict(net_arch=[4]))
+    model.learn(20)
+    eval_env: Any = VecNormalize(make_vec_env("Pendulum-v1", n_envs=3), training=False, norm_reward=False)
+    with random_states_kept():
+        expected = [random.random(), np.random.random(), float(th.rand(()))]
+    first = evaluate(model, eval_env, seed=5)
+    assert [random.random(), np.random.random(), float(th.rand(()))] == expected
+    assert evaluate(model, eval_env, seed=5) == first
+    assert evaluate(model, eval_env, seed=6) != first
+    assert env.obs_rms.count == eval_env.obs_rms.count
+    assert len(first["stochastic"]["returns"]) == 3
+    assert first["stochastic"]["returns"] != first["deterministic"]["returns"]
+
+
+@pytest.mark.parametrize("algorithm", [LQL, NCLQL])
+def test_noise_free_chains_are_predict_without_noise(algorithm: type[LQL | NCLQL]) -> None:
+    # With scores that are not normalised, rounding stays rounding
+    model = algorithm("MlpPolicy", "Pendulum-v1", buffer_size=1, normalize_score=False, seed=0)
+    observations = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    actions, _ = NoiseFreeChains(model.policy).predict(observations)
+    np.testing.assert_allclose(actions, model.predict(observations, deterministic=True)[0], atol=1e-4)
+
+
+def test_agent_of_several_samples_is_evaluated_by_its_own_predict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NoiseFreeChains, "predict", None)
+    env = make_vec_env("Pendulum-v1", n_envs=2, env_kwargs={"max_episode_steps": 5})
+    model = LQL("MlpPolicy", env, buffer_size=2, n_action_samples=2, policy_kwargs=dict(net_arch=[4]))
+    assert evaluate(model, env, seed=0)["deterministic"]["lengths"] == [5, 5]
