@@ -2,11 +2,14 @@
 
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch as th
+
+import sb3_lql
 
 PACKAGES = ("sb3_lql", "stable_baselines3", "torch")
 
@@ -14,7 +17,7 @@ PACKAGES = ("sb3_lql", "stable_baselines3", "torch")
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     """
     :param packages: names of packages
-    :return: the versions of Python and of those packages that are installed
+    :return: the versions of Python, of those packages that are installed, and the commit of a checkout
     """
     found = {"python": platform.python_version()}
     for package in packages:
@@ -22,7 +25,28 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    if (revision := commit()) is not None:
+        found["commit"] = revision
     return found
+
+
+def commit() -> str | None:
+    """
+    :return: the checkout's commit if the package lies in one, marked where files have changed since
+    """
+    checkout = Path(sb3_lql.__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
 
 
 def hardware(device: str) -> dict[str, Any]:

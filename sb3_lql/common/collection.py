@@ -124,7 +124,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         """
         if self.overlap_updates:
             if self._busy_env is None or self._busy_env.venv is not env:
-                self._busy_env = BusyVecEnv(env, self._train_postponed)
+                self._busy_env = BusyVecEnv(env, self.train_postponed)
             env = self._busy_env
         return super().collect_rollouts(env, *args, **kwargs)
 
@@ -139,7 +139,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         """
         # The last updates have no step of the environments beside them
         if self.overlap_updates and self._learning and self.num_timesteps < self._total_timesteps:
-            self._train_postponed()
+            self.train_postponed()
             self._postponed = gradient_steps, batch_size
         else:
             self._train(gradient_steps, batch_size)
@@ -148,7 +148,8 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     def _train(self, gradient_steps: int, batch_size: int) -> None:
         """:meth:`train`, now."""
 
-    def _train_postponed(self) -> None:
+    def train_postponed(self) -> None:
+        """Make the updates that wait for the environments' next step, if any do."""
         if self._postponed is not None:
             (gradient_steps, batch_size), self._postponed = self._postponed, None
             try:

@@ -8,15 +8,17 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import rl_zoo3
 from filelock import FileLock, Timeout
 
 from sb3_lql.benchmark.comparison.agents import save_agents
+from sb3_lql.benchmark.comparison.cluster import run_all
 from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_json, status_of, write_json
 from sb3_lql.benchmark.comparison.report import write_report
 from sb3_lql.benchmark.comparison.spec import Run, Spec, read_spec
-from sb3_lql.benchmark.comparison.training import Report, train
+from sb3_lql.benchmark.comparison.training import Listener, train
 from sb3_lql.zoo.registry import hyperparams_file, register
 
 
@@ -26,7 +28,7 @@ def benchmark() -> None:
     args = parser.parse_args()
     try:
         args.function(args)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError) as error:
         parser.error(str(error))
 
 
@@ -38,10 +40,10 @@ def _make_parser() -> argparse.ArgumentParser:
     run.add_argument("spec", type=Path, metavar="SPEC.yml", help="what to compare; see docs/benchmark.md")
     run.add_argument("--results", type=Path, help="folder for all that is written (default: results/NAME_OF_SPEC)")
     run.add_argument("--address", help="a Ray cluster's address, or auto (default: this machine alone)")
-    run.add_argument("--cpus-per-run", type=float, default=1.0, help="cores that a run takes (default: %(default)s)")
-    run.add_argument("--gpus-per-run", type=float, default=0.0, help="GPUs, such as 0.2 (default: %(default)s)")
     run.add_argument("--threads", type=int, default=1, help="CPU threads of a run (default: %(default)s)")
-    run.add_argument("--device", default="auto", help="cpu, cuda, ... (default: %(default)s)")
+    run.add_argument("--cpus-per-run", type=float, help="cores that a run takes (default: as many as threads)")
+    run.add_argument("--gpus-per-run", type=float, default=0.0, help="GPUs, such as 0.2 (default: %(default)s)")
+    run.add_argument("--device", help="cpu, cuda, ... (default: auto with --gpus-per-run, cpu without)")
     run.set_defaults(function=_run)
 
     report = commands.add_parser("report", help="write a page with curves, tables and intervals")
@@ -57,26 +59,25 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> None:
+    if args.threads < 1:
+        raise ValueError(f"--threads {args.threads} is not positive")
+    cpus: float = args.threads if args.cpus_per_run is None else args.cpus_per_run
+    if cpus <= 0 or args.gpus_per_run < 0:
+        raise ValueError("--cpus-per-run must be positive, --gpus-per-run at least 0.")
     spec = read_spec(args.spec, set(rl_zoo3.ALGOS))
-    if args.threads < 1 or args.cpus_per_run <= 0 or args.gpus_per_run < 0:
-        raise ValueError("--threads and --cpus-per-run must be positive, --gpus-per-run at least 0.")
     results = (args.results or Path("results") / spec.name).resolve()
     results.mkdir(parents=True, exist_ok=True)
     runs = list(spec.runs())
-    try:
-        from sb3_lql.benchmark.comparison.cluster import run_all
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is not installed: pip install 'sb3_lql[benchmark]'.") from error
+    device = args.device or ("auto" if args.gpus_per_run else "cpu")
     try:
         with FileLock(results / ".lock", timeout=0):
             _write_plan(spec, results)
-            shutil.copy(args.spec, results / "spec.yml")
             run_all(
                 runs,
                 results,
-                partial(_train, device=args.device, n_threads=args.threads),
+                partial(_train, device=device, n_threads=args.threads),
                 address=args.address,
-                cpus_per_run=args.cpus_per_run,
+                cpus_per_run=cpus,
                 gpus_per_run=args.gpus_per_run,
             )
     except Timeout:
@@ -88,7 +89,7 @@ def _run(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def _train(run: Run, folder: Path, report: Report, *, device: str, n_threads: int) -> None:
+def _train(run: Run, folder: Path, listener: Listener, *, device: str, n_threads: int) -> None:
     """Train one run in a process of its own, where the RL Zoo does not know our algorithms yet."""
     register()
     config = run.algorithm.config or hyperparams_file(run.algorithm.algo)
@@ -98,13 +99,13 @@ def _train(run: Run, folder: Path, report: Report, *, device: str, n_threads: in
         config=None if config is None else str(config),
         device=device,
         n_threads=n_threads,
-        report=report,
+        listener=listener,
     )
 
 
 def _write_plan(spec: Spec, results: Path) -> None:
-    """Record what is to be run, for the report; refuse a folder of another benchmark."""
-    plan = {
+    """Record what is to be run, for the report. More may join a benchmark; nothing in it changes."""
+    plan: dict[str, Any] = {
         "name": spec.name,
         "command": shlex.join(["sb3-lql", "benchmark", *sys.argv[1:]]),
         "algorithms": [algorithm.label for algorithm in spec.algorithms],
@@ -112,12 +113,17 @@ def _write_plan(spec: Spec, results: Path) -> None:
         "seeds": list(spec.seeds),
         "evaluations": spec.n_evaluations,
         "runs": [run.name for run in spec.runs()],
-        "spec": json.loads(json.dumps(dataclasses.asdict(spec))),
+        "settings": json.loads(json.dumps({run.name: dataclasses.asdict(run) for run in spec.runs()})),
+        "commands": {run.name: run.command for run in spec.runs()},
     }
     before = read_json(results / PLAN_FILE)
-    if before and {**before, "command": ""} != {**plan, "command": ""}:
-        raise ValueError(f"{results} holds another benchmark, or the spec has changed: pass another --results.")
-    write_json(results / PLAN_FILE, before or plan)
+    changed = [name for name, run in before.get("settings", {}).items() if plan["settings"].get(name) != run]
+    if changed:
+        raise ValueError(
+            f"{results} holds other runs, such as {changed[0]}: pass another --results. To the same one, algorithms, "
+            "tasks and seeds can be added."
+        )
+    write_json(results / PLAN_FILE, plan)
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -125,7 +131,7 @@ def _report(args: argparse.Namespace) -> None:
     page = write_report(args.results, output)
     # With these files beside it, a page can be made again wherever it goes
     for file in (PLAN_FILE, *(f"runs/{name}/{RUN_FILE}" for name in read_json(args.results / PLAN_FILE)["runs"])):
-        if (args.results / file).is_file() and output != args.results:
+        if (args.results / file).is_file() and output.resolve() != args.results.resolve():
             (output / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(args.results / file, output / file)
     print(f"Written: {page}")

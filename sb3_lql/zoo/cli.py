@@ -120,6 +120,13 @@ def _with_hub(command: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
+def _benchmark() -> None:
+    try:
+        _function("sb3_lql.zoo.benchmark.benchmark")()
+    except ModuleNotFoundError as error:
+        sys.exit(f"sb3-lql benchmark: {error.name} is not installed: pip install 'sb3_lql[benchmark]'")
+
+
 COMMANDS: dict[str, Callable[[], None]] = {
     "train": _train,
     "enjoy": _with_agent(_function("rl_zoo3.enjoy.enjoy")),
@@ -133,7 +140,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "bandit_report": _function("sb3_lql.zoo.bandit_report.report"),
     "bandit_distances": _function("sb3_lql.zoo.bandit_report.distances"),
     "speed": _function("sb3_lql.zoo.speed.speed"),
-    "benchmark": _function("sb3_lql.zoo.benchmark.benchmark"),
+    "benchmark": _benchmark,
 }
 
 

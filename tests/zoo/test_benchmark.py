@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,12 @@ import yaml
 
 pytest.importorskip("ray")
 
+from filelock import FileLock
+
+from sb3_lql.benchmark.comparison.cluster import ProgressDisplay
+from sb3_lql.benchmark.comparison.spec import Algorithm, Run
+from sb3_lql.zoo.benchmark import benchmark
+from sb3_lql.zoo.registry import register
 from tests.zoo.conftest import HEADLESS, SB3_LQL, sb3_lql
 
 TINY = {
@@ -131,7 +138,7 @@ def test_stopped_benchmark_goes_on(tmp_path: Path) -> None:
     write_spec(tmp_path, lql={"algo": "lql"})
     with started(tmp_path) as process:
         wait_for_evaluations(tmp_path, "lql", 2)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C does
         assert process.wait(timeout=120) == 1, (tmp_path / "output.txt").read_text()
     stopped = record(tmp_path, "lql")
     assert stopped["status"] == "running"
@@ -146,33 +153,71 @@ def test_stopped_benchmark_goes_on(tmp_path: Path) -> None:
     # What is finished is not begun again, and another benchmark does not get mixed in
     sb3_lql("benchmark", "run", "spec.yml", folder=tmp_path)
     assert record(tmp_path, "lql") == found
-    write_spec(tmp_path, lql={"algo": "lql"}, sac={"algo": "sac"})
+    write_spec(tmp_path, lql={"algo": "lql", "hyperparams": {"tau": 0.1}})
     refusal = sb3_lql("benchmark", "run", "spec.yml", folder=tmp_path, status=2)
-    assert "holds another benchmark, or the spec has changed" in refusal
+    assert "holds other runs, such as Pendulum-v1/lql/1: pass another --results" in refusal
+
+
+def refusal_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command says that it refuses."""
+    register()
+    monkeypatch.setattr("sys.argv", ["sb3-lql benchmark", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        benchmark()
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["run", "nowhere.yml"], "nowhere.yml cannot be read"),
-        (["run", "spec.yml", "--threads", "0"], "--threads"),
-        (["run", "spec.yml", "--cpus-per-run", "0"], "--cpus-per-run"),
-        (["report", "nowhere"], "nowhere"),
+        (["run", "spec.yml", "--threads", "0"], "--threads 0 is not positive"),
+        (["run", "spec.yml", "--cpus-per-run", "0"], "--cpus-per-run must be positive"),
+        (["report", "nowhere"], "nowhere has no benchmark.json"),
+        (["agents", "nowhere"], "nowhere has no finished run"),
         ([], "required"),
     ],
 )
-def test_mistake_on_the_command_line_is_named(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_mistake_on_the_command_line_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     write_spec(tmp_path, lql={"algo": "lql"})
-    output = sb3_lql("benchmark", *arguments, folder=tmp_path, status=2)
-    assert message in output
+    assert message in refusal_of(arguments, monkeypatch, capsys)
+
+
+def test_run_that_no_machine_can_hold_is_refused(tmp_path: Path) -> None:
+    """Ray would wait for ever."""
+    write_spec(tmp_path, lql={"algo": "lql"})
+    output = sb3_lql("benchmark", "run", "spec.yml", "--cpus-per-run", "1000", folder=tmp_path, status=2)
+    assert "a run takes 1000 CPUs, and this machine has" in output
     assert "Traceback" not in output
 
 
-def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
-    from filelock import FileLock
-
+def test_two_processes_do_not_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     write_spec(tmp_path, lql={"algo": "lql"})
     (tmp_path / "results" / "spec").mkdir(parents=True)
     with FileLock(tmp_path / "results" / "spec" / ".lock"):
-        output = sb3_lql("benchmark", "run", "spec.yml", folder=tmp_path, status=2)
-    assert "another process writes to" in output
+        assert "another process writes to" in refusal_of(["run", "spec.yml"], monkeypatch, capsys)
+
+
+def test_run_whose_worker_never_lives_is_recorded_as_failed(tmp_path: Path) -> None:
+    """Also where it dies so early that it was never seen to begin."""
+    run = Run(Algorithm("LQL", "lql"), "Pendulum-v1", 1, 100, 5, 2)
+    display = ProgressDisplay({run.name: run}, n_finished=2, folder=tmp_path)
+    display.setup()
+    trial: Any = SimpleNamespace(config={"name": run.name}, get_error=lambda: MemoryError("out of memory"))
+    display.on_trial_error(0, [trial], trial)
+    display.on_experiment_end([trial])
+    failed = json.loads((tmp_path / run.name / "run.json").read_text())
+    assert failed["status"] == "failed"
+    assert "out of memory" in failed["error"]
+    assert display.progress.tasks[0].completed == 3

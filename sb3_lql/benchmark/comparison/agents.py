@@ -12,6 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 
 from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_json
+from sb3_lql.benchmark.comparison.spec import slug
 
 CARD = """\
 # {algorithm} on {task}
@@ -36,20 +37,21 @@ def save_agents(results: Path, output: Path) -> list[Path]:
     :param results: a benchmark's results folder
     :param output: folder for the agents
     :return: their folders
-    :raises ValueError: if no run is finished
+    :raises ValueError: if no run is finished, or if the folder has no agents, as a report's copy has none
     """
     groups = defaultdict(list)
     for name in read_json(results / PLAN_FILE).get("runs", []):
         record = read_json(results / "runs" / name / RUN_FILE)
-        if record.get("status") == "finished":
-            groups[record["algo"], record["task"]].append((_score(record), name, record))
+        if record.get("status") == "finished" and record["evaluations"]:
+            groups[record["algorithm"], record["task"]].append((_score(record), name, record))
     if not groups:
         raise ValueError(f"{results} has no finished run: finish one with `sb3-lql benchmark run`.")
     folders = []
-    for (algo, task), runs in groups.items():
+    for (label, task), runs in groups.items():
         _, name, record = max(runs, key=lambda run: run[0])
+        algo = record["algo"]
         trained = _newest(results / "runs" / name / algo, task)
-        folder = output / algo / f"{task}_1"
+        folder = output / slug(label) / algo / f"{task}_1"
         (folder / task).mkdir(parents=True, exist_ok=True)
         model = rl_zoo3.ALGOS[algo].load(trained / f"{task}.zip", device="cpu")
         strip(model)
@@ -57,7 +59,7 @@ def save_agents(results: Path, output: Path) -> list[Path]:
         for file in ("args.yml", "config.yml", "vecnormalize.pkl"):
             if (trained / task / file).is_file():
                 shutil.copy(trained / task / file, folder / task)
-        (folder / "README.md").write_text(_card(record, runs, output.name))
+        (folder / "README.md").write_text(_card(record, runs, f"{output.name}/{slug(label)}"))
         folders.append(folder)
     return folders
 
@@ -100,4 +102,7 @@ def _score(record: dict[str, Any]) -> float:
 
 def _newest(folder: Path, task: str) -> Path:
     """The RL Zoo's folder of the last attempt, the one that was finished."""
-    return max(folder.glob(f"{task}_*"), key=lambda path: int(path.name.rpartition("_")[2]))
+    attempts = [path for path in folder.glob(f"{task}_*") if (path / f"{task}.zip").is_file()]
+    if not attempts:
+        raise ValueError(f"{folder} has no {task}.zip: pass the folder that `sb3-lql benchmark run` has written.")
+    return max(attempts, key=lambda path: int(path.name.rpartition("_")[2]))

@@ -13,16 +13,16 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, status_of
 from sb3_lql.benchmark.comparison.spec import Run
-from sb3_lql.benchmark.comparison.training import Report
+from sb3_lql.benchmark.comparison.training import Listener, record_failure
 
 #: Times that a run whose worker has died begins again from its last checkpoint.
 MAX_RESTARTS = 10
 
 
 class Train(Protocol):
-    """Trains one run, in a worker: (run, folder, report)."""
+    """Trains one run, in a worker: (run, folder, listener)."""
 
-    def __call__(self, run: Run, folder: Path, report: Report) -> None: ...
+    def __call__(self, run: Run, folder: Path, listener: Listener) -> None: ...
 
 
 def run_all(
@@ -43,13 +43,16 @@ def run_all(
     :param address: a cluster's; by default this machine is the cluster
     :param cpus_per_run: CPU cores that a run takes
     :param gpus_per_run: GPUs that a run takes, such as 0.2 for five runs on each
+    :raises ValueError: if this machine has less than a run takes
     """
     waiting = {run.name: run for run in runs if status_of(results / "runs" / run.name) != "finished"}
     if not waiting:
         return
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean what they meant
-    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # its advice on stopping and resuming is not ours
+    ray.init(address or "local", log_to_driver=False, logging_level=logging.WARNING)
     try:
+        _check_room(address, cpus_per_run, gpus_per_run)
         trainable = tune.with_parameters(_train, train=train, runs=waiting, folder=results / "runs")
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": cpus_per_run, "gpu": gpus_per_run}),
@@ -59,7 +62,7 @@ def run_all(
                 name="ray",
                 storage_path=str(results),
                 failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
-                callbacks=[ProgressDisplay(len(runs), len(runs) - len(waiting))],
+                callbacks=[ProgressDisplay(waiting, len(runs) - len(waiting), results / "runs")],
                 verbose=0,
             ),
         )
@@ -76,6 +79,16 @@ def _train(config: dict[str, Any], train: Train, runs: Mapping[str, Run], folder
     tune.report({"status": record["status"], "error": record["error"]})
 
 
+def _check_room(address: str | None, cpus: float, gpus: float) -> None:
+    """Ray would wait for ever for a machine that can hold a run; a cluster may get one."""
+    if address is not None:
+        return
+    machine: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    for name, wanted in (("CPU", cpus), ("GPU", gpus)):
+        if wanted > (found := machine.get(name, 0.0)):
+            raise ValueError(f"a run takes {wanted:g} {name}s, and this machine has {found:g}: pass less.")
+
+
 def _trial_name(trial: Trial) -> str:
     return str(trial.config["name"]).replace("/", "_")
 
@@ -84,50 +97,66 @@ class ProgressDisplay(tune.Callback):
     """
     A bar for all runs and one for each that is running; a line for each that has ended.
 
-    :param n_runs: number of runs
-    :param n_finished: number of those that were finished before
+    :param runs: the runs that are not finished
+    :param n_finished: number of those that are
+    :param folder: folder of the runs
     """
 
-    def __init__(self, n_runs: int, n_finished: int) -> None:
-        self.n_runs = n_runs
+    def __init__(self, runs: Mapping[str, Run], n_finished: int, folder: Path) -> None:
+        self.runs = runs
         self.n_finished = n_finished
+        self.folder = folder
 
     def setup(self, *args: Any, **info: Any) -> None:
         # Not before: Tune pickles its callbacks, which a terminal does not bear
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
         self.progress = Progress(*columns, TimeElapsedColumn())
-        self.total = self.progress.add_task("all runs", total=self.n_runs, completed=self.n_finished, note="")
-        self.tasks: dict[str, TaskID] = {}
+        n_runs = self.n_finished + len(self.runs)
+        self.total = self.progress.add_task("all runs", total=n_runs, completed=self.n_finished, note="")
+        self.bars: dict[str, TaskID] = {}
         self.progress.start()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         name = trial.config["name"]
-        if name in self.tasks:
-            self.progress.console.print(f"{name}: its worker died, going on from the last checkpoint")
+        if name in self.bars:
+            self._print(f"{name}: its worker died, going on from the last checkpoint")
         else:
-            self.tasks[name] = self.progress.add_task(name, total=None, note="")
+            self.bars[name] = self.progress.add_task(name, total=None, note="")
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         if "timesteps" in result:
             note = "" if result["return"] is None else f"return {result['return']:.1f}"
-            task = self.tasks[trial.config["name"]]
-            self.progress.update(task, completed=result["timesteps"], total=result["n_timesteps"], note=note)
+            bar = self.bars[trial.config["name"]]
+            self.progress.update(bar, completed=result["timesteps"], total=result["n_timesteps"], note=note)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         result = trial.last_result
         status = result.get("status", "stopped")
-        error = f": {result['error'].strip().splitlines()[-1]}" if result.get("error") else ""
-        self._end(trial.config["name"], f"{status}{error}")
+        self._end(trial, f"{status}: {_last_line(result['error'])}" if result.get("error") else status)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._end(trial.config["name"], f"failed: its worker died more than {MAX_RESTARTS} times")
+        # Nobody is left to record it who was there
+        name = trial.config["name"]
+        error = f"its worker died {MAX_RESTARTS + 1} times: {trial.get_error()}"
+        record_failure(self.runs[name], self.folder / name, error)
+        self._end(trial, f"failed: {_last_line(error)}")
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         self.progress.stop()
 
-    def _end(self, name: str, outcome: str) -> None:
-        self.progress.console.print(f"{name}: {outcome}", highlight=False, markup=False)
-        self.progress.remove_task(self.tasks.pop(name))
+    def _end(self, trial: Trial, outcome: str) -> None:
+        name = trial.config["name"]
+        self._print(f"{name}: {outcome}")
+        # One whose worker could not begin has none
+        if (bar := self.bars.pop(name, None)) is not None:
+            self.progress.remove_task(bar)
         self.progress.advance(self.total)
+
+    def _print(self, line: str) -> None:
+        self.progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _last_line(error: str) -> str:
+    return error.strip().splitlines()[-1]

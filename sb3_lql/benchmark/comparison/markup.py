@@ -16,7 +16,9 @@ def text(content: object) -> str:
     :param content: anything
     :return: Markdown, on one line, that shows just this
     """
-    return re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", " ".join(str(content).split()))
+    line = re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", " ".join(str(content).split()))
+    # At the beginning, what would be the mark of a list
+    return re.sub(r"^(\d*)([-+.)])(?=\s|$)", r"\1\\\2", line)
 
 
 def code(content: str) -> str:

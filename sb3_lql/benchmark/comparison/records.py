@@ -1,6 +1,7 @@
 """The files in which a benchmark and its runs are recorded."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def unstarted(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "n_timesteps": run.n_timesteps,
         "n_eval_episodes": run.n_eval_episodes,
-        "command": run.command(run.n_timesteps),
+        "command": run.command,
         "training_seconds": 0.0,
         "evaluations": [],
         "attempts": [],
@@ -34,9 +35,9 @@ def unstarted(run: Run) -> dict[str, Any]:
 def status_of(folder: Path) -> str:
     """
     :param folder: a run's folder
-    :return: "waiting", "running" (also where it was stopped), "finished" or "failed"
+    :return: "missing", "running" (also where it was stopped), "finished" or "failed"
     """
-    return str(read_json(folder / RUN_FILE).get("status", "waiting"))
+    return str(read_json(folder / RUN_FILE).get("status", "missing"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -65,4 +66,18 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     """
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(value, indent=1) + "\n")
+    flush(unfinished)
     unfinished.replace(path)
+
+
+def flush(path: Path) -> None:
+    """
+    Wait until the disk has it.
+
+    :param path: a file or a folder
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

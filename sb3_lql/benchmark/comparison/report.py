@@ -112,8 +112,8 @@ def _costs(comparison: Comparison) -> str:
         f"## Parameters\n\nTrained parameters, without target networks, and their ratio to {base}'s.\n",
         sections.parameter_table(comparison),
         f"## Time for an update\n\nWith the environment's steps, without evaluations, and its ratio to {base}'s: "
-        "median over seeds of the time from the first evaluation after updates to the last. What comes before, such as "
-        "compilation, does not count.\n",
+        "median over seeds of the median over the stretches between evaluations. The first, which may compile, does "
+        "not count. Runs share their machine with others.\n",
         sections.time_table(comparison),
     ]
     if len({run.hardware for run in comparison.begun}) > 1:

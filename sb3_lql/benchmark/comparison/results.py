@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_json
-from sb3_lql.benchmark.comparison.spec import N_PROGRESS_POINTS, Algorithm
+from sb3_lql.benchmark.comparison.spec import N_PROGRESS_POINTS, slug
 
 #: The two ways that actions are chosen in an evaluation, and what they are.
 MODES = {
@@ -135,12 +135,12 @@ def read_results(folder: Path) -> Comparison:
         raise ValueError(f"{folder} has no {PLAN_FILE}: pass the results folder of `sb3-lql benchmark run`.")
     plan = read_json(path)
     try:
-        labels = {Algorithm(label, algo="").slug: label for label in plan["algorithms"]}
+        labels = {slug(label): label for label in plan["algorithms"]}
         n_evaluations = int(plan["evaluations"])
         runs = []
         for name in plan["runs"]:
-            task, slug, seed = name.rsplit("/", 2)
-            run = RunResult(task, labels[slug], int(seed))
+            task, folder_name, seed = name.rsplit("/", 2)
+            run = RunResult(task, labels[folder_name], int(seed), command=plan.get("commands", {}).get(name, ""))
             file = folder / "runs" / name / RUN_FILE
             runs.append(_read_run(run, file, n_evaluations) if file.is_file() else run)
         comparison = Comparison(
@@ -185,16 +185,23 @@ def _read_run(planned: RunResult, path: Path, n_evaluations: int) -> RunResult:
 
 def _settings(content: dict[str, Any]) -> dict[str, Any]:
     """What is known of a run once its agent is built."""
-    machine = content["hardware"]
+    # An attempt may go on elsewhere
+    machines = [attempt.get("hardware", content["hardware"]) for attempt in content["attempts"]]
     return {
         "n_timesteps": int(content["n_timesteps"]),
         "learning_starts": int(content["learning_starts"]),
         "n_eval_episodes": int(content["n_eval_episodes"]),
         "n_parameters": {name: int(count) for name, count in content["parameters"].items()},
         "versions": dict(content["versions"]),
-        "hardware": f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB; "
-        f"device {machine['device']}, threads of a run: {machine['threads']}",
+        "hardware": "; then ".join(dict.fromkeys(map(_describe, machines))),
     }
+
+
+def _describe(machine: dict[str, Any]) -> str:
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB; "
+        f"device {machine['device']}, threads of a run: {machine['threads']}"
+    )
 
 
 def _evaluation(entry: dict[str, Any]) -> Evaluation:

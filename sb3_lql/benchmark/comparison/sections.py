@@ -37,18 +37,22 @@ def summary(comparison: Comparison) -> str:
             steps[budget].append(run.task)
     versions = dict.fromkeys((name, version) for run in comparison.begun for name, version in run.versions.items())
     episodes = dict.fromkeys(str(run.n_eval_episodes) for run in comparison.begun)
+    title = (
+        f"# Benchmark {text(comparison.name)}\n\n{_list(comparison.algorithms)} on {_list(comparison.tasks)}; "
+        f"{_seeds(comparison.seeds)}. {finished} of {len(comparison.runs)} runs are finished.\n\n"
+    )
+    command = f"- Command: {text(comparison.command)}\n"
+    if not comparison.begun:
+        return title + command
     lines = [
-        f"{_list(comparison.algorithms)} on {_list(comparison.tasks)}; {_seeds(comparison.seeds)}. "
-        f"{finished} of {len(comparison.runs)} runs are finished.",
         f"- Environment steps of a run: {'; '.join(f'{budget}: {_list(tasks)}' for budget, tasks in steps.items())}.",
         f"- Evaluations of a run: {comparison.n_evaluations}, and one before the first update; "
         f"of {' or '.join(episodes)} episodes in each of two modes:",
         *(f"    - {mode}: {meaning}" for mode, meaning in MODES.items()),
         f"- Hardware: {' / '.join(dict.fromkeys(text(run.hardware) for run in comparison.begun))}.",
         f"- Versions: {', '.join(f'{text(name)} {text(version)}' for name, version in versions)}.",
-        f"- Command: {text(comparison.command)}",
     ]
-    return f"# Benchmark {text(comparison.name)}\n\n{lines[0]}\n\n" + "\n".join(lines[1:]) + "\n"
+    return title + "".join(f"{line}\n" for line in lines) + command
 
 
 def unfinished(comparison: Comparison) -> str:

@@ -17,6 +17,14 @@ N_PROGRESS_POINTS = 5
 N_EVAL_EPISODES = 20
 
 
+def slug(label: str) -> str:
+    """
+    :param label: name of an algorithm in a report
+    :return: the same as a folder's name
+    """
+    return re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """
@@ -36,7 +44,7 @@ class Algorithm:
     @property
     def slug(self) -> str:
         """The label as a folder's name."""
-        return re.sub(r"[^a-z0-9.]+", "-", self.label.lower()).strip("-")
+        return slug(self.label)
 
 
 @dataclass(frozen=True)
@@ -64,13 +72,13 @@ class Run:
         """The run's folder below those of all runs."""
         return f"{self.task}/{self.algorithm.slug}/{self.seed}"
 
-    def command(self, n_timesteps: int) -> str:
-        """
-        :param n_timesteps: environment steps
-        :return: the command that trains the same agent by itself
-        """
+    @property
+    def command(self) -> str:
+        """The command that trains the same agent by itself, on the same device and number of threads."""
         parts = ["sb3-lql", "train", "--algo", self.algorithm.algo, "--env", self.task, "--seed", str(self.seed)]
-        parts += ["-n", str(n_timesteps), "--eval-freq", "-1"]
+        if self.n_timesteps:
+            parts += ["-n", str(self.n_timesteps)]
+        parts += ["--eval-freq", "-1"]
         if self.algorithm.config is not None:
             parts += ["--conf-file", self.algorithm.config]
         if self.algorithm.hyperparams:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from rliable import library, metrics
@@ -206,11 +207,11 @@ def parameter_counts(comparison: Comparison) -> dict[str, dict[str, int]]:
 
 def update_times(comparison: Comparison) -> dict[str, dict[str, UpdateTime]]:
     """
-    Time of training for an update, with the environment's steps. Compilation and warm-up fall before the first
-    evaluation that follows updates, so a run's time counts from there to its last evaluation.
+    Time of training for an update, with the environment's steps: the median over the stretches between evaluations.
+    Compilation falls in the first of them, which is left out.
 
     :param comparison: results
-    :return: by task and by those algorithms that have a run of two evaluations after updates
+    :return: by task and by those algorithms that have a run of two evaluations after updates; median over seeds
     """
     times: dict[str, dict[str, UpdateTime]] = {}
     for task in comparison.tasks:
@@ -223,10 +224,12 @@ def update_times(comparison: Comparison) -> dict[str, dict[str, UpdateTime]]:
 
 def _update_time(run: RunResult) -> float | None:
     updated = [evaluation for evaluation in run.evaluations if evaluation.updates > 0]
-    if len(updated) < 2 or updated[-1].updates == updated[0].updates:
-        return None
-    seconds = updated[-1].training_seconds - updated[0].training_seconds
-    return 1_000 * seconds / (updated[-1].updates - updated[0].updates)
+    stretches = [
+        (after.training_seconds - before.training_seconds) / (after.updates - before.updates)
+        for before, after in pairwise(updated)
+        if after.updates > before.updates
+    ]
+    return 1_000 * float(np.median(stretches)) if stretches else None
 
 
 def _improvement(first: np.ndarray, second: np.ndarray) -> float:

@@ -5,40 +5,41 @@ import contextlib
 import json
 import os
 import platform
-import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch as th
 from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_lql.benchmark import machine
-from sb3_lql.benchmark.comparison.checkpoint import MODEL, RECORD, find_checkpoint, restore_random_states
-from sb3_lql.benchmark.comparison.checkpoint import save_checkpoint as save
+from sb3_lql.benchmark.comparison.checkpoint import MODEL, RECORD, discard, find_checkpoint, restore, save_checkpoint
 from sb3_lql.benchmark.comparison.evaluation import evaluate
-from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, unstarted, write_json
+from sb3_lql.benchmark.comparison.milestones import Milestones
+from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, status_of, unstarted, write_json
 from sb3_lql.benchmark.comparison.spec import Run
 
-#: Seconds of training after which there is a checkpoint in any case.
-CHECKPOINT_SECONDS = 300.0
-#: Seconds between two messages about the progress.
-REPORT_SECONDS = 5.0
-PACKAGES = (*machine.PACKAGES, "rl_zoo3", "numpy", "gymnasium", "mujoco", "ray")
+#: In a run's folder, its checkpoints.
+CHECKPOINTS = "checkpoints"
+PACKAGES = (*machine.PACKAGES, "sb3_contrib", "rl_zoo3", "numpy", "gymnasium", "mujoco", "ray")
 
 #: Told about the progress of a run.
-Report = Callable[[dict[str, Any]], None]
+Listener = Callable[[dict[str, Any]], None]
 
 
-def train(run: Run, folder: Path, *, config: str | None, device: str, n_threads: int, report: Report) -> None:
+class TakenOverError(Exception):
+    """Another process goes on with this run."""
+
+
+def train(run: Run, folder: Path, *, config: str | None, device: str, n_threads: int, listener: Listener) -> None:
     """
     Train, evaluate and record one run. Where the folder has a checkpoint of it, training goes on from there. An error
     is recorded, not raised.
@@ -48,30 +49,47 @@ def train(run: Run, folder: Path, *, config: str | None, device: str, n_threads:
     :param config: the RL Zoo's file of hyperparameters
     :param device: PyTorch's device, or "auto"
     :param n_threads: PyTorch's threads on the CPU
-    :param report: called every few seconds, and at every evaluation
+    :param listener: called every few seconds, and at every evaluation
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if status_of(folder) == "finished":  # by a process that died before it could say so
+        discard(folder / CHECKPOINTS)
+        return
     th.set_num_threads(n_threads)
     with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
-            training = Training(run, folder, config, device, report)
-            training.run()
+            Training(run, folder, config, device, listener).run()
+        except TakenOverError:
+            traceback.print_exc()
         except Exception:
             traceback.print_exc()
-            failure = {"status": "failed", "error": traceback.format_exc()}
-            write_json(folder / RUN_FILE, unstarted(run) | read_json(folder / RUN_FILE) | failure)
+            record_failure(run, folder, traceback.format_exc())
+
+
+def record_failure(run: Run, folder: Path, error: str) -> None:
+    """
+    :param run: a run that goes on no longer
+    :param folder: the run's folder
+    :param error: why
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    known = unstarted(run) | read_json(folder / RUN_FILE)
+    write_json(folder / RUN_FILE, known | {"status": "failed", "error": error})
 
 
 class Training:
     """
     A run in this process. The arguments are those of :func:`train`.
+
+    :raises ValueError: if the run cannot learn anything, or is not the one that was begun
+    :raises TypeError: if the algorithm is not off-policy
     """
 
-    def __init__(self, run: Run, folder: Path, config: str | None, device: str, report: Report) -> None:
+    def __init__(self, run: Run, folder: Path, config: str | None, device: str, listener: Listener) -> None:
         self.spec = run
         self.folder = folder
-        self.report = report
-        self.checkpoint = find_checkpoint(folder / "checkpoint")
+        self.listener = listener
+        self.checkpoint = find_checkpoint(folder / CHECKPOINTS)
         set_random_seed(run.seed)
         self.manager = ExperimentManager(
             # What `enjoy` looks for among a run's arguments, without objects that YAML would pickle
@@ -83,6 +101,7 @@ class Training:
             eval_freq=-1,
             hyperparams=dict(run.algorithm.hyperparams),
             trained_agent="" if self.checkpoint is None else str(self.checkpoint / MODEL),
+            truncate_last_trajectory=True,
             seed=run.seed,
             verbose=0,
             device=device,
@@ -99,19 +118,19 @@ class Training:
                 f"{self.n_timesteps} environment steps end before learning begins: pass more than "
                 f"learning_starts={model.learning_starts}."
             )
-        if self.checkpoint is None:
-            self.record = self._new_record(hyperparams)
-        else:
-            restore_random_states(self.checkpoint, self._env)
-            self.record = read_json(self.checkpoint / RECORD)
-        attempt = {
+        self.record = self._new_record(json.loads(json.dumps(hyperparams, default=str)), device)
+        if self.checkpoint is not None:
+            self._go_on(self.checkpoint)
+        self.attempt = {
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "host": platform.node(),
             "pid": os.getpid(),
             "from_timesteps": model.num_timesteps,
+            "versions": self.record["versions"],
+            "hardware": self.record["hardware"],
         }
         # Attempts without a checkpoint of their own count too
-        self.record["attempts"] = [*read_json(folder / RUN_FILE).get("attempts", []), attempt]
+        self.record["attempts"] = [*read_json(folder / RUN_FILE).get("attempts", []), self.attempt]
         # The RL Zoo leaves the env_kwargs of its hyperparameters out of evaluations
         self.manager.eval_env_kwargs = self.manager.env_kwargs
         self.eval_env = self.manager.create_envs(run.n_eval_episodes, eval_env=True, no_log=True)
@@ -128,16 +147,16 @@ class Training:
 
     def run(self) -> None:
         """Train to the end."""
-        self._write("running")
+        self._write("running", begin=True)
         done = self.model.num_timesteps
-        callback = _Milestones(self)
         if done < self.n_timesteps:
+            callback = Milestones(self)
             self.model.learn(self.n_timesteps - done, callback=callback, reset_num_timesteps=self.checkpoint is None)
         self.manager.save_trained_model(self.model)
         for env in (self._env, self.eval_env):
             env.close()
         self._write("finished")
-        shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
+        discard(self.folder / CHECKPOINTS)
 
     def evaluate(self, fraction: float, training_seconds: float) -> None:
         """
@@ -163,87 +182,58 @@ class Training:
         """
         :param training_seconds: what the training has taken since its start
         """
+        self._check_ownership()
         self.record["training_seconds"] = training_seconds
-        save(self.model, self.manager.env_name, self.record, self.folder / "checkpoint")
+        save_checkpoint(self.model, self.manager.env_name, self.record, self.folder / CHECKPOINTS)
         self._write("running")
 
-    def report_progress(self) -> None:
+    def tell(self) -> None:
         """Tell how far the training is."""
         evaluations = self.record["evaluations"]
-        self.report(
+        self.listener(
             {
                 "timesteps": self.model.num_timesteps,
                 "n_timesteps": self.n_timesteps,
-                "evaluations": len(evaluations),
-                "return": _mean(evaluations[-1]["deterministic"]["returns"]) if evaluations else None,
+                "return": float(np.mean(evaluations[-1]["deterministic"]["returns"])) if evaluations else None,
             }
         )
 
-    def _new_record(self, hyperparams: dict[str, Any]) -> dict[str, Any]:
-        run = self.spec
+    def _new_record(self, hyperparams: dict[str, Any], device: str) -> dict[str, Any]:
         return {
-            **unstarted(run),
+            **unstarted(self.spec),
+            "command": f"{self.spec.command} --num-threads {th.get_num_threads()} --device {device}",
             "n_timesteps": self.n_timesteps,
             "learning_starts": self.model.learning_starts,
             "n_envs": self._env.num_envs,
-            "hyperparams": json.loads(json.dumps(hyperparams, default=str)),
-            "command": run.command(self.n_timesteps),
+            "hyperparams": hyperparams,
             "parameters": count_parameters(self.model),
             "versions": machine.versions(PACKAGES),
             "hardware": machine.hardware(str(self.model.device)),
         }
 
-    def _write(self, status: str) -> None:
+    def _go_on(self, checkpoint: Path) -> None:
+        """Take over the record and the random states of a checkpoint, whose model the RL Zoo has loaded."""
+        record = read_json(checkpoint / RECORD)
+        if self.model.num_timesteps != int(checkpoint.name):
+            raise ValueError(f"{checkpoint} is damaged: delete the run's folder, and it begins again.")
+        if record["hyperparams"] != self.record["hyperparams"]:
+            raise ValueError(
+                f"the run began with the hyperparameters {record['hyperparams']}, which are now "
+                f"{self.record['hyperparams']}: restore them, or pass another --results."
+            )
+        restore(self.model, checkpoint)
+        self.record = self.record | {name: record[name] for name in ("training_seconds", "evaluations")}
+
+    def _write(self, status: str, begin: bool = False) -> None:
+        if not begin:
+            self._check_ownership()
         write_json(self.folder / RUN_FILE, self.record | {"status": status, "error": None})
 
-
-class _Milestones(BaseCallback):
-    """Evaluates, saves and reports between updates and collection, where nothing is half done."""
-
-    def __init__(self, training: Training) -> None:
-        super().__init__()
-        self.training = training
-        n, first = training.spec.n_evaluations, training.model.learning_starts
-        #: Progress of an evaluation, and the environment steps that it waits for.
-        self.milestones = [(k / n, first + round(k / n * (training.n_timesteps - first))) for k in range(n + 1)]
-        self.seconds = float(training.record["training_seconds"])
-        self.checkpoint_seconds = self.seconds
-
-    def _on_training_start(self) -> None:
-        self.started = self.reported = time.perf_counter()
-
-    def _on_rollout_start(self) -> None:
-        self._pause_where_due()
-
-    def _on_step(self) -> bool:
-        if time.perf_counter() - self.reported > REPORT_SECONDS:
-            self.reported = time.perf_counter()
-            self.training.report_progress()
-        return True
-
-    def _on_training_end(self) -> None:
-        self._pause_where_due()
-
-    def _pause_where_due(self) -> None:
-        with self._clock_stopped():
-            evaluations = self.training.record["evaluations"]
-            n_before = len(evaluations)
-            for fraction, timesteps in self.milestones[n_before:]:
-                if self.num_timesteps >= timesteps:
-                    self.training.evaluate(fraction, self.seconds)
-            if len(evaluations) > n_before or self.seconds - self.checkpoint_seconds > CHECKPOINT_SECONDS:
-                self.checkpoint_seconds = self.seconds
-                self.training.save_checkpoint(self.seconds)
-                self.training.report_progress()
-
-    @contextlib.contextmanager
-    def _clock_stopped(self) -> Iterator[None]:
-        """What happens within does not count as training."""
-        self.seconds += time.perf_counter() - self.started
-        try:
-            yield
-        finally:
-            self.started = time.perf_counter()
+    def _check_ownership(self) -> None:
+        """On a cluster, a worker that was believed dead may live: what counts is the attempt that began last."""
+        last = read_json(self.folder / RUN_FILE)["attempts"][-1]
+        if last != self.attempt:
+            raise TakenOverError(f"{last['host']}, process {last['pid']}, goes on with this run.")
 
 
 def count_parameters(model: BaseAlgorithm) -> dict[str, int]:
@@ -257,7 +247,3 @@ def count_parameters(model: BaseAlgorithm) -> dict[str, int]:
         for name, network in networks.items()
         if isinstance(network, th.nn.Module)
     }
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

@@ -30,7 +30,7 @@ def results_of(folder: Path, algo: str, returns: dict[int, float]) -> Path:
     for run in runs:
         run_folder = folder / "runs" / run.name
         config = str(hyperparams_file(algo))
-        train(run, run_folder, config=config, device="cpu", n_threads=1, report=lambda progress: None)
+        train(run, run_folder, config=config, device="cpu", n_threads=1, listener=lambda progress: None)
         record = read_json(run_folder / RUN_FILE)
         record["evaluations"][-1]["deterministic"]["returns"] = [returns[run.seed]]
         write_json(run_folder / RUN_FILE, record)
@@ -42,7 +42,7 @@ def results_of(folder: Path, algo: str, returns: dict[int, float]) -> Path:
 def test_best_seed_acts_as_it_did_and_is_smaller(tmp_path: Path, algo: str) -> None:
     results = results_of(tmp_path / "results", algo, {1: -5.0, 2: -3.0})
     (folder,) = save_agents(results, tmp_path / "agents")
-    assert folder == tmp_path / "agents" / algo / f"{TASK}_1"
+    assert folder == tmp_path / "agents" / "mine" / algo / f"{TASK}_1"
     trained = results / "runs" / TASK / "mine" / "2" / algo / f"{TASK}_1" / f"{TASK}.zip"
     saved = folder / f"{TASK}.zip"
     # Half of the critics, and of three parts the two that are the optimiser's
@@ -57,7 +57,7 @@ def test_best_seed_acts_as_it_did_and_is_smaller(tmp_path: Path, algo: str) -> N
         np.testing.assert_array_equal(*actions)
     assert (folder / TASK / "config.yml").is_file()
     card = (folder / "README.md").read_text()
-    assert f"sb3-lql enjoy --algo {algo} --env {TASK} -f agents" in card
+    assert f"sb3-lql enjoy --algo {algo} --env {TASK} -f agents/mine" in card
     assert "40 environment steps, 20 of them random; 20 updates" in card
     assert "-3.0 ± 0.0 deterministic" in card
     assert "1: -5.0, 2: -3.0" in card

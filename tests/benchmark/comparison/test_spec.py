@@ -1,5 +1,6 @@
 """What a benchmark's YAML file may say."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import yaml
 pytest.importorskip("rl_zoo3")
 
 import rl_zoo3
+from rl_zoo3.exp_manager import ExperimentManager
+from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_lql.benchmark.comparison.spec import Algorithm, Run, Spec, read_spec
 from sb3_lql.zoo import register
@@ -54,7 +57,7 @@ def test_defaults_are_those_of_the_paper_s_table_1(tmp_path: Path) -> None:
 
 def test_command_trains_the_same_agent() -> None:
     algorithm = Algorithm("mine", "lql", {"langevin_step_size": [1.0, 1e-4], "policy_kwargs": "dict(net_arch=[8])"})
-    assert Run(algorithm, "Pendulum-v1", 3, 0, 5, 20).command(500) == (
+    assert Run(algorithm, "Pendulum-v1", 3, 500, 5, 20).command == (
         "sb3-lql train --algo lql --env Pendulum-v1 --seed 3 -n 500 --eval-freq -1 "
         "-params 'langevin_step_size:[1.0, 0.0001]' 'policy_kwargs:'\"'\"'dict(net_arch=[8])'\"'\"''"
     )
@@ -65,7 +68,7 @@ def test_hyperparameters_of_another_algorithm_lie_beside_the_spec(tmp_path: Path
     path = written(tmp_path, algorithms={"TQC": {"algo": "tqc", "config": "tqc.yml"}})
     (algorithm,) = read_spec(path, ALGOS).algorithms
     assert algorithm.config == str(tmp_path / "tqc.yml")
-    assert f"--conf-file {tmp_path / 'tqc.yml'}" in Run(algorithm, "Reacher-v5", 1, 0, 5, 20).command(9)
+    assert f"--conf-file {tmp_path / 'tqc.yml'}" in Run(algorithm, "Reacher-v5", 1, 0, 5, 20).command
 
 
 @pytest.mark.parametrize(
@@ -82,6 +85,7 @@ def test_hyperparameters_of_another_algorithm_lie_beside_the_spec(tmp_path: Path
         ({"algorithms": {"mine": {"algo": "lql", "hyperparams": ["tau"]}}}, "must map names to values"),
         ({"algorithms": {"mine": {"algo": "tqc", "config": "nowhere.yml"}}}, "config='nowhere.yml' is no file"),
         ({"algorithms": {"?": {"algo": "lql"}}}, "can name a folder"),
+        ({"algorithms": {"..": {"algo": "lql"}}}, "can name a folder"),
         ({"algorithms": {"A b": {"algo": "lql"}, "a-B": {"algo": "sac"}}}, "two runs are the same"),
         ({"seeds": [1, 1]}, "two runs are the same"),
         ({"seeds": []}, "must be a list with at least one entry"),
@@ -119,22 +123,44 @@ def test_file_that_is_no_spec_is_named(tmp_path: Path, text: str) -> None:
 # The specs of this project
 
 
-@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
-def test_packaged_spec_can_be_read(path: Path) -> None:
-    register()
-    assert list(read_spec(path, set(rl_zoo3.ALGOS)).runs())
-
-
 def packaged(name: str) -> Spec:
     register()
     (path,) = (path for path in SPECS if path.stem == name)
     return read_spec(path, set(rl_zoo3.ALGOS))
 
 
+@pytest.mark.parametrize("name", [path.stem for path in SPECS])
+def test_documentation_counts_the_runs(name: str) -> None:
+    page = (SPECS[0].parents[1] / "docs" / "benchmark.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}.yml` |"))
+    assert row.endswith(f" {len(list(packaged(name).runs()))} |")
+
+
+@pytest.mark.parametrize("name", [path.stem for path in SPECS])
+def test_settings_can_be_constructed(name: str) -> None:
+    for algorithm in packaged(name).algorithms:
+        construct: Any = rl_zoo3.ALGOS[algorithm.algo]
+        construct("MlpPolicy", "Pendulum-v1", buffer_size=1, **algorithm.hyperparams)
+
+
+def test_tqc_may_join(tmp_path: Path) -> None:
+    """With the hyperparameters of its file, on every task of the paper."""
+    register()
+    config = str(SPECS[0].parent / "hyperparams" / "tqc.yml")
+    for task in packaged("paper").tasks:
+        manager = ExperimentManager(argparse.Namespace(), "tqc", task, str(tmp_path), config=config)
+        hyperparams, *_ = manager._preprocess_hyperparams(manager.read_hyperparameters()[0])
+        construct: Any = rl_zoo3.ALGOS["tqc"]
+        model = construct(env=make_vec_env("Pendulum-v1", n_envs=5), **hyperparams, buffer_size=5)
+        assert model.policy.net_arch == [256, 256, 256]
+        assert (manager.n_envs, model.learning_starts) == (5, 30_000)
+
+
 def test_paper_s_comparison() -> None:
     spec = packaged("paper")
     assert len(spec.tasks) == 9
-    assert set(spec.tasks.values()) == {0}
+    # 5 environments; the paper's 1M and 200,000 iterations follow 30,000 random steps
+    assert {(steps - 30_000) / 5 for steps in spec.tasks.values()} == {1_000_000, 200_000}
     assert {algorithm.algo for algorithm in spec.algorithms} >= {"sac", "lql", "nclql"}
     assert spec.seeds == (100, 200, 300, 400, 500)
     assert (spec.n_evaluations, spec.n_eval_episodes) == (40, 20)

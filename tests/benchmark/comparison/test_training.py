@@ -1,6 +1,5 @@
 """One run of a benchmark in this process: what it records, and how it goes on."""
 
-import json
 import random
 import shlex
 from collections.abc import Callable
@@ -18,12 +17,12 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_lql import LQL, NCLQL
-from sb3_lql.benchmark.comparison import training
+from sb3_lql.benchmark.comparison import checkpoint, records, training
 from sb3_lql.benchmark.comparison.checkpoint import find_checkpoint, random_states_kept, save_checkpoint
 from sb3_lql.benchmark.comparison.evaluation import NoiseFreeChains, evaluate
 from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, write_json
 from sb3_lql.benchmark.comparison.spec import Algorithm, Run
-from sb3_lql.benchmark.comparison.training import Training, count_parameters, train
+from sb3_lql.benchmark.comparison.training import TakenOverError, Training, count_parameters, train
 from sb3_lql.benchmark.speed import RandomEnv
 from sb3_lql.zoo import hyperparams_file, register
 from tests.zoo.conftest import sb3_lql
@@ -51,10 +50,12 @@ def tiny_run(algo: str = "nclql", **changes: Any) -> Run:
     return Run(Algorithm(algo, algo, TINY | changes), TASK, 1, N_TIMESTEPS, n_evaluations=5, n_eval_episodes=2)
 
 
-def trained(run: Run, folder: Path, report: Callable[[dict[str, Any]], None] = lambda progress: None) -> dict[str, Any]:
+def trained(
+    run: Run, folder: Path, listener: Callable[[dict[str, Any]], None] = lambda progress: None
+) -> dict[str, Any]:
     """The record of a run after its training."""
     config = str(hyperparams_file(run.algorithm.algo))
-    train(run, folder, config=config, device="cpu", n_threads=1, report=report)
+    train(run, folder, config=config, device="cpu", n_threads=1, listener=listener)
     return read_json(folder / RUN_FILE)
 
 
@@ -69,6 +70,10 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, run: Run, folder: Path, after: 
     with monkeypatch.context() as patch:
         patch.setattr(training, "evaluate", evaluate_once_too_often)
         return trained(run, folder)
+
+
+def no_space(*args: Any, **kwargs: Any) -> None:
+    raise OSError(28, "No space left on device")
 
 
 # What a run records
@@ -93,7 +98,7 @@ def test_run_is_evaluated_at_fractions_of_its_updates(tmp_path: Path, algo: str)
     assert record["hyperparams"]["learning_starts"] == LEARNING_STARTS
     assert {"python", "torch", "sb3_lql", "gymnasium"} <= set(record["versions"])
     assert record["hardware"]["threads"] == 1
-    assert not (tmp_path / "checkpoint").exists()
+    assert not (tmp_path / "checkpoints").exists()
     assert not list(tmp_path.glob("*.unfinished"))
 
 
@@ -101,7 +106,7 @@ def test_training_is_that_of_the_recorded_command(tmp_path: Path) -> None:
     """Evaluations and checkpoints leave no trace in what is learned."""
     record = trained(tiny_run(), tmp_path / "benchmark")
     _, *arguments = shlex.split(record["command"])
-    sb3_lql(*arguments, "--num-threads", "1", folder=tmp_path)
+    sb3_lql(*arguments, folder=tmp_path)
     zip_file = Path("nclql") / f"{TASK}_1" / f"{TASK}.zip"
     ours = NCLQL.load(tmp_path / "benchmark" / zip_file)
     theirs = NCLQL.load(tmp_path / "logs" / zip_file)
@@ -117,6 +122,23 @@ def test_parameters_are_those_that_are_trained() -> None:
     sac = count_parameters(SAC("MlpPolicy", env, buffer_size=1, policy_kwargs=dict(net_arch=[256, 256, 256])))
     assert set(sac) == {"actor", "critic"}
     assert sum(sac.values()) // 1000 == 702
+
+
+@pytest.mark.parametrize(
+    ("changes", "first_steps"),
+    [({"n_envs": 3}, 21), ({"train_freq": [1, "episode"]}, 30), ({"train_freq": 7}, 21)],
+)
+def test_first_evaluation_is_before_the_first_update(tmp_path: Path, changes: dict[str, Any], first_steps: int) -> None:
+    """Wherever the random steps end within a rollout."""
+    first, *later = trained(tiny_run(**changes), tmp_path)["evaluations"]
+    assert (first["timesteps"], first["updates"]) == (first_steps, 0)
+    assert later[0]["updates"] > 0
+    assert [evaluation["fraction"] for evaluation in later] == [0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def test_no_update_is_postponed_at_an_evaluation(tmp_path: Path) -> None:
+    record = trained(tiny_run(overlap_updates=True), tmp_path)
+    assert [evaluation["updates"] for evaluation in record["evaluations"]] == [0, 10, 20, 30, 40, 50]
 
 
 def test_error_is_recorded_with_what_was_asked_for(tmp_path: Path) -> None:
@@ -141,7 +163,7 @@ def test_run_goes_on_from_its_last_checkpoint_and_has_each_evaluation_once(
     broken = interrupted(monkeypatch, tiny_run(), tmp_path, after=3)
     assert broken["status"] == "failed"
     assert len(broken["evaluations"]) == 3
-    assert find_checkpoint(tmp_path / "checkpoint") == tmp_path / "checkpoint" / "40"
+    assert find_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "40"
     record = trained(tiny_run(), tmp_path)
     assert record["status"] == "finished"
     assert record["evaluations"][:3] == broken["evaluations"]
@@ -151,20 +173,29 @@ def test_run_goes_on_from_its_last_checkpoint_and_has_each_evaluation_once(
     assert [attempt["from_timesteps"] for attempt in record["attempts"]] == [0, 40]
 
 
+def begin(run: Run, folder: Path) -> Training:
+    config = str(hyperparams_file(run.algorithm.algo))
+    return Training(run, folder, config, "cpu", lambda progress: None)
+
+
+def began(training: Training) -> Training:
+    """With its attempt on record."""
+    training._write("running", begin=True)
+    return training
+
+
 @pytest.mark.parametrize("algo", ["nclql", "sac"])
-def test_checkpoint_brings_back_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algo: str) -> None:
+@pytest.mark.parametrize("steps", [55, 10], ids=["trained", "random steps"])
+def test_checkpoint_brings_back_everything(tmp_path: Path, algo: str, steps: int) -> None:
     run = tiny_run(algo, normalize=True)
-    config = str(hyperparams_file(algo))
-
-    def begin() -> Training:
-        return Training(run, tmp_path, config, "cpu", lambda progress: None)
-
-    first = begin()
-    first.model.learn(55)
+    first = began(begin(run, tmp_path))
+    first.model.learn(steps)
     first.save_checkpoint(1.5)
     draws = [random.random(), np.random.random(), th.rand(3).tolist()]
     env_draws = [generator.random() for generator in first._env.get_attr("np_random")]
-    again = begin()
+    action_draw = first.model.action_space.sample().tolist()
+    again = begin(run, tmp_path)
+    assert again.model.action_space.sample().tolist() == action_draw
     assert [random.random(), np.random.random(), th.rand(3).tolist()] == draws
     assert [generator.random() for generator in again._env.get_attr("np_random")] == env_draws
     assert again.record["training_seconds"] == 1.5
@@ -172,18 +203,20 @@ def test_checkpoint_brings_back_everything(tmp_path: Path, monkeypatch: pytest.M
     old: Any
     new: Any
     old, new = first.model, again.model
-    assert (new.num_timesteps, new._n_updates, new._episode_num) == (55, old._n_updates, old._episode_num)
+    assert (new.num_timesteps, new._n_updates, new._episode_num) == (steps, old._n_updates, old._episode_num)
     for name, parameter in old.policy.state_dict().items():
         assert th.equal(new.policy.state_dict()[name], parameter), name
     states = [
         list((model.policy if algo == "nclql" else model.policy.critic).optimizer.state_dict()["state"].values())
         for model in (old, new)
     ]
-    assert states[0]
+    assert bool(states[0]) == (steps > LEARNING_STARTS)
     for state, restored in zip(*states, strict=True):
         assert all(th.equal(th.as_tensor(state[name]), th.as_tensor(restored[name])) for name in state)
     assert new.replay_buffer.pos == old.replay_buffer.pos
-    for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
+    # Where the episodes that were being played end
+    assert new.replay_buffer.timeouts[steps - 1].all()
+    for name in ("observations", "next_observations", "actions", "rewards", "dones"):
         filled = slice(0, old.replay_buffer.pos)
         np.testing.assert_array_equal(
             getattr(new.replay_buffer, name)[filled], getattr(old.replay_buffer, name)[filled], name
@@ -191,6 +224,51 @@ def test_checkpoint_brings_back_everything(tmp_path: Path, monkeypatch: pytest.M
     before, after = (model.get_vec_normalize_env().obs_rms for model in (old, new))
     np.testing.assert_array_equal(after.mean, before.mean)
     assert after.count == before.count
+
+
+def test_finished_run_is_left_alone(tmp_path: Path) -> None:
+    """Its worker may die between the end and the message that it is the end."""
+    record = trained(tiny_run(), tmp_path)
+    (tmp_path / "checkpoints" / "70").mkdir(parents=True)
+    assert trained(tiny_run(), tmp_path) == record
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_checkpoint_that_is_being_deleted_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoints" / "70").mkdir(parents=True)
+    monkeypatch.setattr("shutil.rmtree", no_space)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.discard(tmp_path / "checkpoints")
+    assert find_checkpoint(tmp_path / "checkpoints") is None
+
+
+def test_run_is_not_gone_on_with_under_other_hyperparameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = interrupted(monkeypatch, tiny_run(), tmp_path, after=3)
+    record = trained(tiny_run(gamma=0.5), tmp_path)
+    assert record["status"] == "failed"
+    assert "restore them, or pass another --results" in record["error"]
+    assert record["evaluations"] == broken["evaluations"]
+    assert trained(tiny_run(), tmp_path)["status"] == "finished"
+
+
+def test_process_that_was_believed_dead_writes_no_more(tmp_path: Path) -> None:
+    run = tiny_run()
+    first = began(begin(run, tmp_path))
+    first.model.learn(30)
+    for fraction in (0.0, 0.2):
+        first.evaluate(fraction, 1.0)
+    first.save_checkpoint(1.0)
+    second = began(begin(run, tmp_path))
+    first.model.learn(10, reset_num_timesteps=False)
+    with pytest.raises(TakenOverError, match="goes on with this run"):
+        first.save_checkpoint(2.0)
+    with pytest.raises(TakenOverError, match="goes on with this run"):
+        first._write("finished")
+    assert find_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "30"
+    second.run()
+    record = read_json(tmp_path / RUN_FILE)
+    assert record["status"] == "finished"
+    assert len(record["attempts"]) == 2
 
 
 @pytest.mark.parametrize("broken_file", ["random_states.pkl", "replay_buffer.pkl", "model.zip"])
@@ -202,10 +280,6 @@ def test_checkpoint_that_cannot_be_finished_leaves_the_last_one(
     model = LQL("MlpPolicy", env, learning_starts=5, batch_size=4, buffer_size=50, policy_kwargs=dict(net_arch=[4]))
     model.learn(8)
     save_checkpoint(model, "Pendulum-v1", {"whole": 1}, tmp_path)
-
-    def no_space(*args: Any, **kwargs: Any) -> None:
-        raise OSError(28, "No space left on device")
-
     model.learn(8, reset_num_timesteps=False)
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -218,19 +292,25 @@ def test_checkpoint_that_cannot_be_finished_leaves_the_last_one(
         )
         with pytest.raises(OSError, match="No space"):
             save_checkpoint(model, "Pendulum-v1", {"whole": 2}, tmp_path)
-    checkpoint = find_checkpoint(tmp_path)
-    assert checkpoint == tmp_path / "8"
-    assert json.loads((checkpoint / "record.json").read_text()) == {"whole": 1}
+    assert find_checkpoint(tmp_path) == tmp_path / "8"
+    assert [path.name for path in tmp_path.iterdir()] == ["8"]
+    assert read_json(tmp_path / "8" / "record.json") == {"whole": 1}
     save_checkpoint(model, "Pendulum-v1", {"whole": 3}, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["16"]
 
 
 def test_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before all of it is on the disk."""
     write_json(tmp_path / "a.json", {"value": 1})
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"value": object()})
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "flush", no_space)
+        with pytest.raises(OSError, match="No space"):
+            write_json(tmp_path / "a.json", {"value": 2})
     assert read_json(tmp_path / "a.json") == {"value": 1}
     assert read_json(tmp_path / "b.json") == {}
+    (tmp_path / "c.json").write_text("{")
+    with pytest.raises(ValueError, match=r"c\.json is damaged"):
+        read_json(tmp_path / "c.json")
 
 
 # Evaluation
