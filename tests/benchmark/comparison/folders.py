@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sb3_lql.benchmark.comparison.spec import Algorithm
+from sb3_lql.benchmark.comparison.spec import slug
 
 
 def plan(folder: Path, algorithms: list[str], tasks: list[str], seeds: list[int], n_evaluations: int = 5) -> Path:
     """A benchmark of which no run has begun."""
-    runs = [f"{task}/{Algorithm(label, '').slug}/{seed}" for seed in seeds for task in tasks for label in algorithms]
+    runs = [f"{task}/{slug(label)}/{seed}" for seed in seeds for task in tasks for label in algorithms]
     content = {
         "name": "short",
         "command": "sb3-lql benchmark run benchmarks/short.yml --results results",
@@ -19,6 +19,7 @@ def plan(folder: Path, algorithms: list[str], tasks: list[str], seeds: list[int]
         "seeds": seeds,
         "evaluations": n_evaluations,
         "runs": runs,
+        "commands": {run: f"sb3-lql train for {run}" for run in runs},
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.json").write_text(json.dumps(content))
@@ -75,7 +76,7 @@ def run(
             for step, mean in enumerate(means)
         ],
     } | changes
-    path = folder / "runs" / task / Algorithm(algorithm, "").slug / str(seed) / "run.json"
+    path = folder / "runs" / task / slug(algorithm) / str(seed) / "run.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
     return path

@@ -18,6 +18,11 @@ HOSTILE = [
     "back\\slash \\| pipe",
     "# no heading",
     "`",
+    "- no item",
+    "1. no item",
+    "2) no item",
+    "+",
+    "-5.0",
 ]
 
 

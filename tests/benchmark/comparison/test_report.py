@@ -116,6 +116,7 @@ def test_report_says_what_is_missing_partial_or_failed(tmp_path: Path) -> None:
     assert "| Reacher-v5 | 1,500 (1 of 3 seeds) | 1,000 ± 500 |" in finals
     assert "no interval from a single seed" in section(markdown, "Aggregates")
     assert "| missing | 0% |" in section(markdown, "All runs")
+    assert "`sb3-lql train for Hopper-v5/sac/300`" in section(markdown, "All runs")
 
 
 def test_algorithm_without_a_complete_seed_has_no_aggregate(tmp_path: Path) -> None:

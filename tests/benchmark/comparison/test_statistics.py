@@ -160,6 +160,13 @@ def test_time_for_an_update_leaves_out_what_comes_before_the_first_evaluation_af
     assert {name: (time.milliseconds, time.n_seeds) for name, time in times.items()} == {"X": (10, 3), "Y": (2.5, 1)}
 
 
+def test_a_stretch_with_a_compilation_does_not_count(tmp_path: Path) -> None:
+    """As after a resume: 800 updates take 8 seconds in two stretches of three, and 100 in the third."""
+    folders.plan(tmp_path, ["X"], ["A-v0"], [1])
+    folders.run(tmp_path, "A-v0", "X", 1, float, n_done=4, seconds=[0, 50, 58, 158, 166].__getitem__)
+    assert statistics.update_times(read_results(tmp_path))["A-v0"]["X"].milliseconds == 10
+
+
 def test_parameters_are_those_of_all_trained_networks(tmp_path: Path) -> None:
     folders.plan(tmp_path, ["SAC", "NC-LQL"], ["A-v0", "B-v0"], [1])
     folders.run(tmp_path, "A-v0", "SAC", 1, float, parameters={"actor": 200, "critic": 500})
