@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 pytest.importorskip("rl_zoo3")
+pytest.importorskip("markdown_it")
 
 from sb3_lql.benchmark.bandit.distances import distance_table
 from sb3_lql.benchmark.bandit.measures import mode_table
 from sb3_lql.benchmark.bandit.runs import NAMES
+from sb3_lql.benchmark.comparison.report import write_report
 from sb3_lql.benchmark.speed import speed_table
 from sb3_lql.benchmark.tables import markdown_table
 
@@ -100,3 +102,14 @@ def test_pictures_and_files_that_a_page_links_to_exist(page: Path) -> None:
         path = target.split(")")[0].split("#")[0]
         if path and not path.startswith("http"):
             assert (page.parent / path).exists(), path
+
+
+@pytest.mark.parametrize("folder", sorted((DOCS / "benchmark").iterdir()), ids=lambda folder: folder.name)
+def test_benchmark_report_is_that_of_its_results(folder: Path, tmp_path: Path) -> None:
+    write_report(folder, tmp_path)
+    report = (folder / "report.md").read_text()
+    assert (tmp_path / "report.md").read_text() == report
+    tables = report.split("## Final return")[1].split("## Learning curves")[0].split("\n\n")
+    page = (DOCS / "benchmark.md").read_text()
+    for table in (part for part in tables if part.startswith("|")):
+        assert table.strip() in page
