@@ -12,6 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 
 from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_json
+from sb3_lql.benchmark.comparison.results import MODES
 from sb3_lql.benchmark.comparison.spec import slug
 
 CARD = """\
@@ -83,7 +84,7 @@ def strip(model: BaseAlgorithm) -> None:
 
 def _card(record: dict[str, Any], runs: list[tuple[float, str, dict[str, Any]]], folder: str) -> str:
     last = record["evaluations"][-1]
-    modes = {mode: last[mode]["returns"] for mode in ("deterministic", "stochastic")}
+    modes = {mode: last[mode]["returns"] for mode in MODES}
     return CARD.format(
         **{name: record[name] for name in ("algorithm", "algo", "task", "command", "n_timesteps", "learning_starts")},
         **{mode: f"{np.mean(returns):.1f} ± {np.std(returns):.1f}" for mode, returns in modes.items()},

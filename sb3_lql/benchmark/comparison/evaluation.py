@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 from sb3_lql.benchmark.comparison.checkpoint import random_states_kept
+from sb3_lql.benchmark.comparison.results import MODES
 from sb3_lql.common.policies import LangevinPolicy
 
 #: Evaluations of the same seed begin in the same states, which are not those of the training.
@@ -28,7 +29,7 @@ def evaluate(model: BaseAlgorithm, env: VecEnv, seed: int) -> dict[str, dict[str
         assert model.env is not None
         sync_envs_normalization(model.env, env)
     episodes = {}
-    for mode in ("deterministic", "stochastic"):
+    for mode in MODES:
         deterministic = mode == "deterministic"
         policy = model.policy
         predictor: PolicyPredictor = model

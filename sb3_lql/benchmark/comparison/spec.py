@@ -74,7 +74,7 @@ class Run:
 
     @property
     def command(self) -> str:
-        """The command that trains the same agent by itself, on the same device and number of threads."""
+        """The command that trains the same agent by itself, given the same device and number of threads."""
         parts = ["sb3-lql", "train", "--algo", self.algorithm.algo, "--env", self.task, "--seed", str(self.seed)]
         if self.n_timesteps:
             parts += ["-n", str(self.n_timesteps)]
