@@ -11,7 +11,7 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[benchmark,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[benchmark,export,dev]"
 	touch $@
 
 demo: $(INSTALLED)

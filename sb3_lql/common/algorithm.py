@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from sb3_lql.common.acceleration import GraphedFunction
 from sb3_lql.common.guard import StepGuard, is_fused
-from sb3_lql.common.model import LangevinModel
+from sb3_lql.common.saving import SavableModel
 from sb3_lql.common.statistics import RunningMeans
 
 
-class LangevinAlgorithm(LangevinModel):
+class LangevinAlgorithm(SavableModel):
     """
     Off-policy TD learning of a critic whose Langevin chain is the policy.
 
@@ -28,6 +28,8 @@ class LangevinAlgorithm(LangevinModel):
         super()._setup_model()
         self._statistics = RunningMeans()
         self._guard = StepGuard(self.device)
+        # SB3 makes a logger when `learn` is called; `train` can be called by itself
+        self._logger = Logger(folder=None, output_formats=[])
         self._graphed_update = GraphedFunction(self._update, self._update_state, self._update_constants)
 
     def _auxiliary_step(

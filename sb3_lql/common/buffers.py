@@ -1,5 +1,6 @@
 """Replay buffers that take half the memory of SB3's where observations are float64, and copy a minibatch once."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -74,3 +75,23 @@ def default_replay_buffer_class(observation_space: spaces.Space[Any], n_steps: i
     if isinstance(observation_space, spaces.Dict):
         return Float32DictReplayBuffer
     return Float32NStepReplayBuffer if n_steps > 1 else Float32ReplayBuffer
+
+
+def end_episodes(buffer: ReplayBuffer) -> None:
+    """
+    Keep samples from reaching across a seam, beyond which the environments play new episodes: returns of several
+    steps, goals in hindsight, and next observations that are stored once.
+
+    :param buffer: what was collected before the seam
+    """
+    if buffer.size() == 0:
+        return
+    last = buffer.pos - 1
+    if isinstance(buffer, HerReplayBuffer):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it asks whether that is meant
+            buffer.truncate_last_trajectory()
+    elif buffer.optimize_memory_usage:
+        buffer.dones[last] = 1
+    else:
+        buffer.timeouts[last][buffer.dones[last] == 0] = 1

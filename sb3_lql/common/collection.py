@@ -1,46 +1,22 @@
 """Off-policy collection: gone on with after training, and beside updates if asked."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_lql.common.buffers import end_episodes
+from sb3_lql.common.checked_env import CheckedVecEnv
 from sb3_lql.common.validation import check_number
 
 SelfCollectingAlgorithm = TypeVar("SelfCollectingAlgorithm", bound="CollectingAlgorithm")
-
-
-class BusyVecEnv(VecEnvWrapper):
-    """
-    Environments that work while something else is done.
-
-    :param venv: the environments
-    :param meanwhile: called at each step, between sending the actions and waiting for the results
-    """
-
-    def __init__(self, venv: VecEnv, meanwhile: Callable[[], None]) -> None:
-        super().__init__(venv)
-        self.meanwhile = meanwhile
-
-    def reset(self) -> Any:
-        return self.venv.reset()
-
-    def step_wait(self) -> VecEnvStepReturn:
-        try:
-            self.meanwhile()
-        except BaseException:
-            # Results left in the pipes would be taken for those of the next step
-            with suppress(Exception):
-                self.venv.step_wait()
-            raise
-        return self.venv.step_wait()
 
 
 class CollectingAlgorithm(OffPolicyAlgorithm):
@@ -52,13 +28,14 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     the next one. That step's action is then chosen before those updates instead of after them.
     """
 
-    #: Whether updates are made while environments step.
+    #: Whether updates are made while environments step, and the factor on rewards in them.
     overlap_updates = False
+    reward_scale = 1.0
 
     #: Whether ``learn`` is running, and what it asked ``train`` to do later: (gradient_steps, batch_size).
     _learning = False
     _postponed: tuple[int, int] | None = None
-    _busy_env: BusyVecEnv | None = None
+    _checked_env: CheckedVecEnv | None = None
 
     #: Added to what the user set as ``learning_starts`` while a trained model goes on learning.
     _learning_starts_shift = 0
@@ -109,24 +86,46 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
                     reset_num_timesteps=reset_num_timesteps,
                     progress_bar=progress_bar,
                 )
+            except BaseException:
+                # The environments may be a step ahead of what was stored: learning goes on with a reset
+                self._last_obs = None
+                raise
             finally:
                 self._learning = False
                 self._postponed = None
 
+    def _setup_learn(
+        self, total_timesteps: int, callback: MaybeCallback = None, reset_num_timesteps: bool = True, *args: Any
+    ) -> tuple[int, BaseCallback]:
+        if (reset_num_timesteps or self._last_obs is None) and self.replay_buffer is not None:
+            end_episodes(self.replay_buffer)
+        env = self._checked(self.env)
+        with env.statistics_kept():
+            result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args)
+            env.check_observations(self._last_obs)
+        return result
+
     def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> RolloutReturn:
         """
-        SB3's ``collect_rollouts``, beside postponed updates.
+        SB3's ``collect_rollouts``, beside postponed updates. It stops before it stores what no update could digest.
 
         :param env: the environments
         :param args: the other arguments of SB3's
         :param kwargs: the other arguments of SB3's
         :return: number of steps and episodes, and whether to go on
+        :raises ValueError: if actions, observations or rewards are not finite, or too large for float32
+        :raises RuntimeError: if an environment's process has died
         """
-        if self.overlap_updates:
-            if self._busy_env is None or self._busy_env.venv is not env:
-                self._busy_env = BusyVecEnv(env, self.train_postponed)
-            env = self._busy_env
-        return super().collect_rollouts(env, *args, **kwargs)
+        rollout = super().collect_rollouts(self._checked(env), *args, **kwargs)
+        if not rollout.continue_training:
+            self._last_obs = None  # a callback has stopped it: the last step was not stored
+        return rollout
+
+    def _checked(self, env: VecEnv | None) -> CheckedVecEnv:
+        assert env is not None
+        if self._checked_env is None or self._checked_env.venv is not env:
+            self._checked_env = CheckedVecEnv(env, self.train_postponed, self.reward_scale)
+        return self._checked_env
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """
@@ -152,11 +151,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         """Make the updates that wait for the environments' next step, if any do."""
         if self._postponed is not None:
             (gradient_steps, batch_size), self._postponed = self._postponed, None
-            try:
-                self._train(gradient_steps, batch_size)
-            except BaseException:
-                self._last_obs = None  # the environments are a step ahead: learning begins with a reset
-                raise
+            self._train(gradient_steps, batch_size)
             self.policy.set_training_mode(False)  # the rollout goes on
 
     @contextmanager
@@ -178,6 +173,10 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         finally:
             self._learning_starts_shift = 0
 
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        # The last rollout may take more steps than were asked for, which no schedule expects
+        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
+
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -185,4 +184,4 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         return super()._sample_action(warm_up, action_noise, n_envs)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_learning_starts_shift", "_learning", "_postponed", "_busy_env"]
+        return [*super()._excluded_save_params(), "_learning_starts_shift", "_learning", "_postponed", "_checked_env"]

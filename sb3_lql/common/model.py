@@ -17,6 +17,7 @@ from sb3_lql.common.collection import CollectingAlgorithm
 from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.device_buffers import check_replay_buffer
 from sb3_lql.common.langevin import LangevinSampler
+from sb3_lql.common.memory import check_buffer_fits
 from sb3_lql.common.policies import CnnPolicy, LangevinPolicy, MlpPolicy, MultiInputPolicy
 from sb3_lql.common.validation import (
     check_action_space,
@@ -180,9 +181,13 @@ class LangevinModel(CollectingAlgorithm):
             n_action_samples=self.n_action_samples,
             bfloat16_chain=self.bfloat16_chain,
         )
-        chosen_class = self.replay_buffer_class
-        if chosen_class is None:
-            chosen_class = self._make_default_replay_buffer()
+        default_class = default_replay_buffer_class(self.observation_space, self.n_steps)
+        chosen_class = self.replay_buffer_class or default_class
+        if self.env is not None:  # a model that only acts needs no room
+            check_buffer_fits(self, chosen_class)
+        if chosen_class is default_class:  # as it also is when a model is loaded
+            self.replay_buffer = self.replay_buffer or self._make_default_replay_buffer(default_class)
+            self.replay_buffer_class = None
         try:
             super()._setup_model()
         finally:
@@ -196,11 +201,10 @@ class LangevinModel(CollectingAlgorithm):
                 "closed forms are known for critics of linear layers with Mish, ReLU, SiLU or Tanh."
             )
 
-    def _make_default_replay_buffer(self) -> type[ReplayBuffer]:
-        """Fill ``replay_buffer``, which SB3 then leaves as it is, and return the class that was chosen."""
-        replay_buffer_class = default_replay_buffer_class(self.observation_space, self.n_steps)
+    def _make_default_replay_buffer(self, replay_buffer_class: type[ReplayBuffer]) -> ReplayBuffer:
+        """What SB3 would make of its own classes, and leaves as it is where there is one."""
         n_step_kwargs = dict(n_steps=self.n_steps, gamma=self.gamma) if self.n_steps > 1 else {}
-        self.replay_buffer = replay_buffer_class(
+        return replay_buffer_class(
             self.buffer_size,
             self.observation_space,
             self.action_space,
@@ -209,7 +213,6 @@ class LangevinModel(CollectingAlgorithm):
             optimize_memory_usage=self.optimize_memory_usage,
             **self.replay_buffer_kwargs | n_step_kwargs,
         )
-        return replay_buffer_class
 
     def _create_aliases(self) -> None:
         self.critic = self.policy.critic

@@ -16,7 +16,7 @@ from sb3_lql.common.chains import ChainRunner
 from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.langevin import LangevinChain, LangevinSampler
 from sb3_lql.common.scaling import scale_from_unit, scale_to_unit
-from sb3_lql.common.validation import check_count
+from sb3_lql.common.validation import check_count, check_observation
 
 
 class LangevinPolicy(BasePolicy):
@@ -192,6 +192,17 @@ class LangevinPolicy(BasePolicy):
         best = q_values.argmax(dim=1)
         candidates = actions.view(-1, self.n_action_samples, self.action_dim)
         return candidates[th.arange(len(best), device=best.device), best]
+
+    def obs_to_tensor(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
+        """
+        SB3's ``obs_to_tensor``.
+
+        :param observation: one or a batch
+        :return: the batch, and whether it was one
+        :raises ValueError: if it is not finite in float32
+        """
+        check_observation(observation, "No action follows from that: look at where observations come from.")
+        return super().obs_to_tensor(observation)
 
     def scale_action(self, action: np.ndarray) -> np.ndarray:
         """

@@ -68,6 +68,33 @@ def check_flag(name: str, value: Any) -> None:
         raise TypeError(f"{name}={value!r} must be True or False, not {type(value).__name__}.")
 
 
+def check_finite(name: str, values: np.ndarray, remedy: str, largest: float = float(np.finfo(np.float32).max)) -> None:
+    """
+    :param name: what they are
+    :param values: of any shape; integers always pass
+    :param remedy: what to do about others
+    :param largest: the largest magnitude allowed
+    :raises ValueError: if one is NaN, infinite or too large
+    """
+    if values.dtype.kind != "f" or (good := np.abs(values) <= largest).all():
+        return
+    index = tuple(int(i) for i in np.argwhere(~good)[0])
+    raise ValueError(f"{name}{list(index)} is {values[index]}. {remedy}")
+
+
+def check_observation(observation: np.ndarray | dict[str, np.ndarray], remedy: str) -> None:
+    """
+    :param observation: one or a batch
+    :param remedy: what to do about one that is not finite in float32
+    :raises ValueError: if it is not
+    """
+    if isinstance(observation, dict):
+        for key, values in observation.items():
+            check_finite(f"observation[{key!r}]", np.asarray(values), remedy)
+    else:
+        check_finite("observation", np.asarray(observation), remedy)
+
+
 def check_off_policy_arguments(model: OffPolicyAlgorithm) -> None:
     """
     The arguments that SB3 takes as they are, and stumbles over later.

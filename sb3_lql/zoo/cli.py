@@ -15,7 +15,7 @@ usage: sb3-lql COMMAND [OPTION ...]
 The RL Zoo (https://rl-baselines3-zoo.readthedocs.io) with LQL and NC-LQL registered.
 
 commands, each with the options of the RL Zoo's own (sb3-lql COMMAND --help):
-  train           train an agent, continue with -i, tune with -optimize
+  train           train an agent, go on with -i (also from a folder with checkpoints), tune with -optimize
   enjoy           watch a trained agent
   record_video    film a trained agent
   plot_train      plot the training rewards of runs
@@ -77,7 +77,7 @@ def _train() -> None:
     config = hyperparams_file(_with_default("--algo", default="nclql"))
     if config is not None:
         _with_default("-conf", "--conf-file", default=str(config))
-    _function("rl_zoo3.train.train")()
+    _function("sb3_lql.zoo.training.train")()
 
 
 def _with_agent(command: Callable[[], None]) -> Callable[[], None]:

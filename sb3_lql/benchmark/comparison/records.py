@@ -1,11 +1,11 @@
 """The files in which a benchmark and its runs are recorded."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from sb3_lql.benchmark.comparison.spec import Run
+from sb3_lql.common.files import whole_file
 
 #: In a results folder, what was planned; the folders of the runs lie below ``runs``.
 PLAN_FILE = "benchmark.json"
@@ -64,20 +64,5 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     :param path: the file
     :param value: what it will hold
     """
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(value, indent=1) + "\n")
-    flush(unfinished)
-    unfinished.replace(path)
-
-
-def flush(path: Path) -> None:
-    """
-    Wait until the disk has it.
-
-    :param path: a file or a folder
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with whole_file(path) as file:
+        file.write((json.dumps(value, indent=1) + "\n").encode())

@@ -21,11 +21,13 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_lql.benchmark import machine
-from sb3_lql.benchmark.comparison.checkpoint import MODEL, RECORD, discard, find_checkpoint, restore, save_checkpoint
 from sb3_lql.benchmark.comparison.evaluation import evaluate
 from sb3_lql.benchmark.comparison.milestones import Milestones
 from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, status_of, unstarted, write_json
 from sb3_lql.benchmark.comparison.spec import Run
+from sb3_lql.common.buffers import end_episodes
+from sb3_lql.common.checkpoint import MODEL, find_checkpoint, read_manifest, restore, save_checkpoint
+from sb3_lql.common.files import discard_folder
 
 #: In a run's folder, its checkpoints.
 CHECKPOINTS = "checkpoints"
@@ -53,7 +55,7 @@ def train(run: Run, folder: Path, *, config: str | None, device: str, n_threads:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if status_of(folder) == "finished":  # by a process that died before it could say so
-        discard(folder / CHECKPOINTS)
+        discard_folder(folder / CHECKPOINTS)
         return
     th.set_num_threads(n_threads)
     with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
@@ -156,7 +158,7 @@ class Training:
         for env in (self._env, self.eval_env):
             env.close()
         self._write("finished")
-        discard(self.folder / CHECKPOINTS)
+        discard_folder(self.folder / CHECKPOINTS)
 
     def evaluate(self, fraction: float, training_seconds: float) -> None:
         """
@@ -184,7 +186,7 @@ class Training:
         """
         self._check_ownership()
         self.record["training_seconds"] = training_seconds
-        save_checkpoint(self.model, self.manager.env_name, self.record, self.folder / CHECKPOINTS)
+        save_checkpoint(self.model, self.folder / CHECKPOINTS, keep=1, extra=self.record)
         self._write("running")
 
     def tell(self) -> None:
@@ -213,15 +215,15 @@ class Training:
 
     def _go_on(self, checkpoint: Path) -> None:
         """Take over the record and the random states of a checkpoint, whose model the RL Zoo has loaded."""
-        record = read_json(checkpoint / RECORD)
-        if self.model.num_timesteps != int(checkpoint.name):
-            raise ValueError(f"{checkpoint} is damaged: delete the run's folder, and it begins again.")
+        record = read_manifest(checkpoint)["extra"]
         if record["hyperparams"] != self.record["hyperparams"]:
             raise ValueError(
                 f"the run began with the hyperparameters {record['hyperparams']}, which are now "
                 f"{self.record['hyperparams']}: restore them, or pass another --results."
             )
         restore(self.model, checkpoint)
+        assert self.model.replay_buffer is not None
+        end_episodes(self.model.replay_buffer)
         self.record = self.record | {name: record[name] for name in ("training_seconds", "evaluations")}
 
     def _write(self, status: str, begin: bool = False) -> None:

@@ -17,13 +17,14 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_lql import LQL, NCLQL
-from sb3_lql.benchmark.comparison import checkpoint, records, training
-from sb3_lql.benchmark.comparison.checkpoint import find_checkpoint, random_states_kept, save_checkpoint
+from sb3_lql.benchmark.comparison import training
 from sb3_lql.benchmark.comparison.evaluation import NoiseFreeChains, evaluate
-from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, write_json
+from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json
 from sb3_lql.benchmark.comparison.spec import Algorithm, Run
 from sb3_lql.benchmark.comparison.training import TakenOverError, Training, count_parameters, train
 from sb3_lql.benchmark.speed import RandomEnv
+from sb3_lql.common.checkpoint import find_checkpoint
+from sb3_lql.common.random_states import random_states_kept
 from sb3_lql.zoo import hyperparams_file, register
 from tests.zoo.conftest import sb3_lql
 
@@ -163,7 +164,7 @@ def test_run_goes_on_from_its_last_checkpoint_and_has_each_evaluation_once(
     broken = interrupted(monkeypatch, tiny_run(), tmp_path, after=3)
     assert broken["status"] == "failed"
     assert len(broken["evaluations"]) == 3
-    assert find_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "40"
+    assert find_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "000002_40_steps"
     record = trained(tiny_run(), tmp_path)
     assert record["status"] == "finished"
     assert record["evaluations"][:3] == broken["evaluations"]
@@ -234,14 +235,6 @@ def test_finished_run_is_left_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_checkpoint_that_is_being_deleted_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "checkpoints" / "70").mkdir(parents=True)
-    monkeypatch.setattr("shutil.rmtree", no_space)
-    with pytest.raises(OSError, match="No space"):
-        checkpoint.discard(tmp_path / "checkpoints")
-    assert find_checkpoint(tmp_path / "checkpoints") is None
-
-
 def test_run_is_not_gone_on_with_under_other_hyperparameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = interrupted(monkeypatch, tiny_run(), tmp_path, after=3)
     record = trained(tiny_run(gamma=0.5), tmp_path)
@@ -264,53 +257,18 @@ def test_process_that_was_believed_dead_writes_no_more(tmp_path: Path) -> None:
         first.save_checkpoint(2.0)
     with pytest.raises(TakenOverError, match="goes on with this run"):
         first._write("finished")
-    assert find_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "30"
+    assert find_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "000001_30_steps"
     second.run()
     record = read_json(tmp_path / RUN_FILE)
     assert record["status"] == "finished"
     assert len(record["attempts"]) == 2
 
 
-@pytest.mark.parametrize("broken_file", ["random_states.pkl", "replay_buffer.pkl", "model.zip"])
-def test_checkpoint_that_cannot_be_finished_leaves_the_last_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_file: str
-) -> None:
-    """As when the disk is full, or the process is killed."""
-    env = make_vec_env("Pendulum-v1", n_envs=1)
-    model = LQL("MlpPolicy", env, learning_starts=5, batch_size=4, buffer_size=50, policy_kwargs=dict(net_arch=[4]))
-    model.learn(8)
-    save_checkpoint(model, "Pendulum-v1", {"whole": 1}, tmp_path)
-    model.learn(8, reset_num_timesteps=False)
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            *{
-                "random_states.pkl": (Path, "write_bytes"),
-                "replay_buffer.pkl": (model, "save_replay_buffer"),
-                "model.zip": (model, "save"),
-            }[broken_file],
-            no_space,
-        )
-        with pytest.raises(OSError, match="No space"):
-            save_checkpoint(model, "Pendulum-v1", {"whole": 2}, tmp_path)
-    assert find_checkpoint(tmp_path) == tmp_path / "8"
-    assert [path.name for path in tmp_path.iterdir()] == ["8"]
-    assert read_json(tmp_path / "8" / "record.json") == {"whole": 1}
-    save_checkpoint(model, "Pendulum-v1", {"whole": 3}, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["16"]
-
-
-def test_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed before all of it is on the disk."""
-    write_json(tmp_path / "a.json", {"value": 1})
-    with monkeypatch.context() as patch:
-        patch.setattr(records, "flush", no_space)
-        with pytest.raises(OSError, match="No space"):
-            write_json(tmp_path / "a.json", {"value": 2})
-    assert read_json(tmp_path / "a.json") == {"value": 1}
-    assert read_json(tmp_path / "b.json") == {}
-    (tmp_path / "c.json").write_text("{")
-    with pytest.raises(ValueError, match=r"c\.json is damaged"):
-        read_json(tmp_path / "c.json")
+def test_damaged_record_is_an_error(tmp_path: Path) -> None:
+    assert read_json(tmp_path / "missing.json") == {}
+    (tmp_path / "half.json").write_text("{")
+    with pytest.raises(ValueError, match=r"half\.json is damaged"):
+        read_json(tmp_path / "half.json")
 
 
 # Evaluation

@@ -1,0 +1,95 @@
+"""Replay buffers on disk: the part that is filled, straight from memory and back."""
+
+import io
+import mmap
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.buffers import ReplayBuffer
+
+#: Names within a folder: the buffer without its arrays, and the arrays one after the other.
+STATE = "replay_buffer.state"
+ARRAYS = "replay_buffer.arrays"
+
+
+class _BufferPickler(pickle.Pickler):
+    """
+    Leaves the arrays out, for :attr:`arrays`. Of those with a row per step it takes the rows that were written.
+
+    :param file: what the rest is written to
+    :param buffer: the buffer that will be pickled
+    """
+
+    def __init__(self, file: io.BytesIO, buffer: ReplayBuffer) -> None:
+        super().__init__(file, protocol=5, buffer_callback=lambda array: self.arrays.append(array.raw()))
+        self.arrays: list[memoryview] = []
+        # With optimize_memory_usage, the last observation lies one row further than the last step
+        n_steps = buffer.buffer_size
+        n_used = n_steps if buffer.full else min(buffer.pos + 1, n_steps)
+        #: Used rows by the length of an array, with a row per step or per step and environment.
+        self.n_used = {n_steps * buffer.n_envs: n_used * buffer.n_envs, n_steps: n_used}
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Take over how arrays are pickled."""
+        if type(obj) is not np.ndarray or obj.dtype.hasobject or obj.ndim == 0 or not obj.flags.c_contiguous:
+            return NotImplemented
+        n_used = self.n_used.get(len(obj), len(obj))
+        if obj[n_used:].any():  # something else that happens to be as long
+            n_used = len(obj)
+        part = obj[:n_used]
+        return _restore_array, (pickle.PickleBuffer(part.data), part.shape, part.dtype, len(obj))
+
+
+def _restore_array(content: memoryview, shape: tuple[int, ...], dtype: np.dtype[Any], n_rows: int) -> np.ndarray:
+    """The array as it was. Rows that were never used take no memory, as in a new buffer."""
+    array: np.ndarray = np.zeros((n_rows, *shape[1:]), dtype)
+    array[: shape[0]] = np.frombuffer(content, dtype).reshape(shape)
+    return array
+
+
+def write_buffer(buffer: ReplayBuffer, folder: Path) -> None:
+    """
+    Write a replay buffer without a copy in memory.
+
+    :param buffer: any of SB3's or ours
+    :param folder: where to
+    """
+    state = io.BytesIO()
+    pickler = _BufferPickler(state, buffer)
+    pickler.dump(buffer)
+    (folder / STATE).write_bytes(pickle.dumps(([len(array) for array in pickler.arrays], state.getvalue())))
+    with (folder / ARRAYS).open("wb") as file:
+        for array in pickler.arrays:
+            file.write(array)
+
+
+def read_buffer(folder: Path) -> ReplayBuffer:
+    """
+    Read a replay buffer without a second copy in memory.
+
+    :param folder: what :func:`write_buffer` has written to; one that you trust, as it holds a pickle
+    :return: the buffer; one for hindsight still needs its environments
+    :raises ValueError: if the files are damaged
+    """
+    try:
+        sizes, state = pickle.loads((folder / STATE).read_bytes())
+        with (folder / ARRAYS).open("rb") as file:
+            if (folder / ARRAYS).stat().st_size != sum(sizes):
+                raise ValueError(f"{ARRAYS} should have {sum(sizes)} bytes")
+            # Pages of a mapped file are the system's cache, not the process's memory
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if sum(sizes) else b"")
+        buffer = pickle.loads(state, buffers=_parts(content, sizes))
+    except (OSError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise ValueError(f"{folder} holds no whole replay buffer: {error!r}.") from error
+    assert isinstance(buffer, ReplayBuffer)
+    return buffer
+
+
+def _parts(content: memoryview, sizes: list[int]) -> Iterator[memoryview]:
+    start = 0
+    for size in sizes:
+        yield content[start : start + size]
+        start += size

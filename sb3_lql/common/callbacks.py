@@ -1,0 +1,58 @@
+"""Callbacks for ``learn``."""
+
+from pathlib import Path
+
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_lql.common.checkpoint import save_checkpoint
+from sb3_lql.common.collection import CollectingAlgorithm
+from sb3_lql.common.validation import check_count
+
+
+class SaveCheckpointCallback(BaseCallback):
+    """
+    Saves checkpoints from which a training can go on, unlike SB3's ``CheckpointCallback``, whose files lack the random
+    states and replace nothing. It saves between updates and collection, and at the end of the training.
+
+    :param save_freq: environment steps between two checkpoints, counted over all environments
+    :param save_path: folder for checkpoints
+    :param keep: how many of the newest are kept; ``None`` for all
+    :param verbose: 1 to print the name of each
+    :raises TypeError: for numbers of the wrong type
+    :raises ValueError: for numbers below 1
+    """
+
+    def __init__(self, save_freq: int, save_path: str | Path, keep: int | None = 2, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        self.save_freq = check_count("save_freq", save_freq)
+        self.save_path = Path(save_path)
+        self.keep = None if keep is None else check_count("keep", keep)
+
+    #: Steps at the last checkpoint.
+    _saved = -1
+
+    def _on_training_start(self) -> None:
+        self._saved = self.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        if self.model.num_timesteps - self._saved >= self.save_freq:
+            self.save()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self.save()
+
+    def save(self) -> None:
+        """Save a checkpoint now, unless there is one of this step."""
+        if self.model.num_timesteps == self._saved:
+            return
+        assert isinstance(self.model, OffPolicyAlgorithm)
+        if isinstance(self.model, CollectingAlgorithm):
+            self.model.train_postponed()
+        checkpoint = save_checkpoint(self.model, self.save_path, self.keep)
+        self._saved = self.model.num_timesteps
+        if self.verbose >= 1:
+            print(f"Saved {checkpoint}")  # noqa: T201

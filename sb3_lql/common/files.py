@@ -1,0 +1,93 @@
+"""Files and folders that are written in one stroke: whoever looks finds the old one or the new one, whole."""
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+#: In the names of files and folders that nobody finished; what bears it may be deleted.
+UNFINISHED = ".unfinished-"
+
+
+def with_suffix(path: str | Path, suffix: str) -> Path:
+    """
+    :param path: name of a file
+    :param suffix: ".zip", say
+    :return: the name, with that suffix if it has none
+    """
+    path = Path(path)
+    return path if path.suffix else path.with_suffix(suffix)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """
+    A file to write to, which takes its name once all of it is on the disk. An error within, a kill or a full disk leave
+    what was there before.
+
+    :param path: the file's name; its folder is made if there is none
+    :return: an open file
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = _unfinished(path)
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    _flush(path.parent)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """
+    :func:`whole_file` for a folder, of a name that is not taken.
+
+    :param path: the folder's name
+    :return: a folder to write to
+    """
+    unfinished = _unfinished(path)
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that had the same number
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        for part in (*unfinished.rglob("*"), unfinished):
+            _flush(part)
+        unfinished.rename(path)
+    except BaseException:
+        shutil.rmtree(unfinished)
+        raise
+    _flush(path.parent)
+
+
+def discard_folder(path: Path) -> None:
+    """
+    Delete a folder. A kill in the middle does not leave a part under the name of the whole.
+
+    :param path: the folder; there may be none
+    """
+    if path.exists():
+        shutil.rmtree(path.rename(_unfinished(path)))
+
+
+def _unfinished(path: Path) -> Path:
+    # Two processes that believe a file is theirs do not write to the same one
+    return path.with_name(f"{path.name}{UNFINISHED}{platform.node()}-{os.getpid()}")
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk has it."""
+    if os.name == "nt":  # where folders cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,74 @@
+"""Whether a replay buffer fits, before it is allocated."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.preprocessing import get_action_dim
+
+from sb3_lql.common.buffers import Float32Storage, float32_space
+from sb3_lql.common.device_buffers import DeviceReplayBuffer
+
+#: Where Linux says what a container may take.
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+#: Bytes of a transition's reward, end and time-out.
+SCALARS = 3 * 4
+
+
+def transition_bytes(
+    buffer_class: type[ReplayBuffer], observation_space: spaces.Space[Any], action_space: spaces.Box, once: bool
+) -> int:
+    """
+    :param buffer_class: class of the replay buffer
+    :param observation_space: the environment's
+    :param action_space: the environment's
+    :param once: whether the next observation is stored as the next transition's only (``optimize_memory_usage``)
+    :return: bytes that a transition takes in it, at least
+    """
+    stored = float32_space(observation_space) if issubclass(buffer_class, Float32Storage) else observation_space
+    return (1 if once else 2) * _bytes(stored) + get_action_dim(action_space) * np.dtype(np.float32).itemsize + SCALARS
+
+
+def _bytes(space: spaces.Space[Any]) -> int:
+    if isinstance(space, spaces.Dict):
+        return sum(_bytes(subspace) for subspace in space.spaces.values())
+    assert space.shape is not None
+    return int(np.prod(space.shape, dtype=np.int64)) * np.dtype(space.dtype).itemsize
+
+
+def memory(device: th.device) -> int:
+    """
+    :param device: where to look
+    :return: bytes of memory that this process can take there, if nobody else takes any
+    """
+    if device.type == "cuda":
+        return th.cuda.mem_get_info(device)[1]
+    total = int(psutil.virtual_memory().total)
+    limit = CONTAINER_LIMIT.read_text().strip() if CONTAINER_LIMIT.is_file() else "max"
+    return total if limit == "max" else min(total, int(limit))
+
+
+def check_buffer_fits(model: OffPolicyAlgorithm, buffer_class: type[ReplayBuffer]) -> None:
+    """
+    The system promises more memory than it has and kills whoever comes to use it, hours later.
+
+    :param model: a model without a replay buffer, with a ``Box`` of actions
+    :param buffer_class: class of the buffer that it will have
+    :raises ValueError: if there will never be room for its ``buffer_size`` transitions
+    """
+    assert isinstance(model.action_space, spaces.Box)
+    once = model.optimize_memory_usage
+    device = model.device if issubclass(buffer_class, DeviceReplayBuffer) else th.device("cpu")
+    each = transition_bytes(buffer_class, model.observation_space, model.action_space, once)
+    needed, available = model.buffer_size * each, memory(device)
+    if needed > available:
+        remedy = "" if once else ", or optimize_memory_usage=True, which stores observations once"
+        raise ValueError(
+            f"buffer_size={model.buffer_size} takes {needed / 1e9:.1f} GB, {each} bytes a transition, and the memory "
+            f"({device.type}) is {available / 1e9:.1f} GB: pass a buffer_size below {available // each}{remedy}."
+        )

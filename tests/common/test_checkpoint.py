@@ -1,0 +1,276 @@
+"""Checkpoints: what they hold, and what a kill or a full disk leaves."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import HerReplayBuffer
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import BitFlippingEnv
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_lql import LQL, NCLQL
+from sb3_lql.common.callbacks import SaveCheckpointCallback
+from sb3_lql.common.checkpoint import checkpoints, find_checkpoint
+from sb3_lql.common.device_buffers import DeviceReplayBuffer
+
+
+def make_env(n_envs: int = 2, normalized: bool = False, **kwargs: Any) -> Any:
+    env = make_vec_env("Pendulum-v1", n_envs, seed=1, env_kwargs=dict(max_episode_steps=20), **kwargs)
+    return VecNormalize(env) if normalized else env
+
+
+def parameters(model: Any) -> list[th.Tensor]:
+    """Weights of critics and targets, and the optimiser's state."""
+    state = model.policy.optimizer.state_dict()["state"]
+    moments = [th.as_tensor(value) for entry in state.values() for _, value in sorted(entry.items())]
+    return [*(value.clone() for value in model.policy.state_dict().values()), *moments]
+
+
+@pytest.mark.parametrize("settings", [dict(normalized=True), dict(n_steps=3), dict(on_device=True)], ids=str)
+def test_updates_go_on_bit_for_bit(
+    algorithm: Any, tiny: dict[str, Any], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """N updates, a break and N more are 2N updates."""
+    settings = dict(settings)
+    normalized = settings.pop("normalized", False)
+    if settings.pop("on_device", False):
+        settings = dict(replay_buffer_class=DeviceReplayBuffer)
+    model = algorithm("MlpPolicy", make_env(normalized=normalized), seed=3, **tiny, **settings).learn(100)
+    model.train(10)
+    model.save_checkpoint(tmp_path)
+    model.train(10)
+    again = algorithm.load_checkpoint(tmp_path, make_env(normalized=normalized), device="cpu")
+    again.train(10)
+    check_same(again, model)
+
+
+#: Goes on with a checkpoint, makes ten updates and saves another.
+GO_ON = """
+import sys
+import sb3_lql
+from tests.common.test_checkpoint import make_env
+algorithm, folder = sys.argv[1:]
+model = getattr(sb3_lql, algorithm).load_checkpoint(folder, make_env(), device="cpu")
+model.train(10)
+model.save_checkpoint(folder)
+"""
+
+
+@pytest.mark.slow
+def test_updates_go_on_bit_for_bit_in_another_process(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
+    model = algorithm("MlpPolicy", make_env(), seed=3, **tiny).learn(100)
+    model.save_checkpoint(tmp_path)
+    model.train(10)
+    subprocess.run([sys.executable, "-c", GO_ON, algorithm.__name__, str(tmp_path)], check=True)
+    check_same(algorithm.load_checkpoint(tmp_path, make_env(), device="cpu"), model)
+
+
+def check_same(one: Any, other: Any) -> None:
+    assert one._n_updates == other._n_updates
+    pairs = list(zip(parameters(one), parameters(other), strict=True))
+    assert len(pairs) > 20
+    assert all(th.equal(*pair) for pair in pairs)
+
+
+def test_checkpoint_holds_all_random_states(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
+    def draws(model: Any) -> list[Any]:
+        observations = np.zeros((5, 3), np.float32)
+        return [
+            random.random(),
+            np.random.random(),
+            model.predict(observations)[0].tolist(),
+            model.action_space.sample().tolist(),
+            model.env.reset().tolist(),
+        ]
+
+    model = algorithm("MlpPolicy", make_env(), seed=3, **tiny).learn(60)
+    model.save_checkpoint(tmp_path)
+    expected = draws(model)
+    again = algorithm.load_checkpoint(tmp_path, make_env(), device="cpu")
+    assert draws(again) == expected
+
+
+def test_training_goes_on_without_warm_up_and_at_its_place_in_the_schedule(
+    algorithm: Any, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    def schedule(remaining: float) -> float:
+        return 1e-3 * remaining
+
+    model = algorithm("MlpPolicy", make_env(), schedule, **tiny)
+
+    def stop(variables: dict[str, Any], _: dict[str, Any]) -> bool:
+        return bool(variables["self"].num_timesteps < 120)
+
+    model.learn(200, callback=stop)
+    model.save_checkpoint(tmp_path)
+    again = algorithm.load_checkpoint(tmp_path, make_env(), device="cpu")
+    assert (again.num_timesteps, again._n_updates) == (120, model._n_updates)
+    rates: list[float] = []
+
+    def note(variables: dict[str, Any], _: dict[str, Any]) -> bool:
+        rates.append(again.policy.optimizer.param_groups[0]["lr"])
+        return True
+
+    again.learn(80, callback=note, reset_num_timesteps=False)
+    assert again.num_timesteps == 200
+    assert again._n_updates == model._n_updates + 40
+    # The rate of the step before: the second call sees that of 122 of 200 steps
+    np.testing.assert_allclose(rates[1], 1e-3 * (1 - 122 / 200))
+
+
+def test_interrupted_overlapping_updates_are_made_before_saving(
+    algorithm: Any, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    callback = SaveCheckpointCallback(20, tmp_path, keep=None)
+    algorithm("MlpPolicy", make_env(), overlap_updates=True, **tiny).learn(100, callback=callback)
+    found = checkpoints(tmp_path)
+    assert [path.name for path in found] == [f"{n:06d}_{20 * n}_steps" for n in range(1, 6)]
+    manifests = [json.loads((path / "checkpoint.json").read_text()) for path in found]
+    # Two environments: an update every two steps, from the 52nd step on
+    assert [manifest["n_updates"] for manifest in manifests] == [0, 0, 5, 15, 25]
+
+
+def test_normalisation_is_restored(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
+    env = make_env(normalized=True)
+    env.clip_obs = 7.0
+    model = algorithm("MlpPolicy", env, **tiny).learn(100)
+    model.save_checkpoint(tmp_path)
+    wrapped = make_env(normalized=True)
+    for given in (make_env(), wrapped):
+        again = algorithm.load_checkpoint(tmp_path, given, device="cpu").get_vec_normalize_env()
+        np.testing.assert_array_equal(again.obs_rms.mean, env.obs_rms.mean)
+        np.testing.assert_array_equal(again.ret_rms.var, env.ret_rms.var)
+        assert (again.obs_rms.count, again.clip_obs) == (env.obs_rms.count, 7.0)
+    assert algorithm.load_checkpoint(tmp_path, wrapped, device="cpu").env is wrapped
+
+
+def test_hindsight_goes_on(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
+    env = BitFlippingEnv(n_bits=3, continuous=True, max_steps=4)
+    model = algorithm("MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer, seed=0, **tiny).learn(70)
+    model.save_checkpoint(tmp_path)
+    again = algorithm.load_checkpoint(tmp_path, BitFlippingEnv(n_bits=3, continuous=True, max_steps=4), device="cpu")
+    assert again.replay_buffer.pos == 70
+    start = int(again.replay_buffer._current_ep_start[0])
+    assert start < 70  # an episode was being played
+    again.learn(10, reset_num_timesteps=False)
+    # It ended at the seam, and the next one began there
+    assert (again.replay_buffer.ep_length[start:70, 0] == 70 - start).all()
+    assert again.replay_buffer.ep_start[70, 0] == 70
+
+
+def test_what_does_not_fit_is_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
+    model = LQL("MlpPolicy", make_env(), **tiny).learn(10)
+    checkpoint = model.save_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        LQL.load_checkpoint(tmp_path / "elsewhere", make_env())
+    with pytest.raises(ValueError, match="is of LQL: load it with LQL"):
+        NCLQL.load_checkpoint(tmp_path, make_env())
+    with pytest.raises(ValueError, match="made with 2 environments, env has 3"):
+        LQL.load_checkpoint(tmp_path, make_env(3))
+    with pytest.raises(ValueError, match="made without VecNormalize"):
+        LQL.load_checkpoint(tmp_path, make_env(normalized=True))
+    with pytest.raises(ValueError, match="Observation spaces do not match"):
+        LQL.load_checkpoint(tmp_path, make_vec_env("MountainCarContinuous-v0", 2))
+    with pytest.raises(ValueError, match="this model has no env"):
+        LQL.load(checkpoint / "model.zip").save_checkpoint(tmp_path)
+    (checkpoint / "checkpoint.json").write_text("{}")
+    with pytest.raises(ValueError, match="is damaged"):
+        LQL.load_checkpoint(checkpoint, make_env())
+
+
+@pytest.mark.parametrize(("save_freq", "error"), [(0, ValueError), (1.5, TypeError)])
+def test_callback_checks_its_arguments(tmp_path: Path, save_freq: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="save_freq"):
+        SaveCheckpointCallback(save_freq, tmp_path)
+
+
+def test_callback_keeps_the_newest(algorithm: Any, tiny: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+    model = algorithm("MlpPolicy", make_env(), **tiny)
+    model.learn(45, callback=SaveCheckpointCallback(10, tmp_path, keep=2, verbose=1))
+    assert [path.name for path in checkpoints(tmp_path)] == ["000004_40_steps", "000005_46_steps"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000004_40_steps", "000005_46_steps"]
+    assert "Saved" in capsys.readouterr().out
+    # A second training counts its steps from zero: what is newest is not what has most steps
+    model.learn(10, callback=SaveCheckpointCallback(10, tmp_path, keep=2))
+    found = find_checkpoint(tmp_path)
+    assert found is not None
+    assert found.name == "000006_10_steps"
+    assert algorithm.load_checkpoint(tmp_path, make_env(), device="cpu").num_timesteps == 10
+
+
+# Kills and full disks
+
+
+def no_space(*_: Any, **__: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("broken", ["save", "write_buffer", "training_states", "fsync", "rename"])
+def test_full_disk_leaves_the_last_checkpoint(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    model: Any = LQL("MlpPolicy", make_env(), **tiny).learn(60)
+    first = model.save_checkpoint(tmp_path, keep=1)
+    content = {path.name: path.read_bytes() for path in first.iterdir()}
+    model.learn(10, reset_num_timesteps=False)
+    with monkeypatch.context() as patch:
+        where: Any = {
+            "save": "sb3_lql.common.model.LangevinModel.save",
+            "write_buffer": "sb3_lql.common.checkpoint.write_buffer",
+            "training_states": "sb3_lql.common.checkpoint.training_states",
+            "fsync": "os.fsync",
+            "rename": "pathlib.Path.rename",
+        }[broken]
+        patch.setattr(where, no_space)
+        with pytest.raises(OSError, match="No space"):
+            model.save_checkpoint(tmp_path, keep=1)
+    assert list(tmp_path.iterdir()) == [first]
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == content
+    second = model.save_checkpoint(tmp_path, keep=1)
+    assert list(tmp_path.iterdir()) == [second]
+
+
+#: Trains and saves as often as it can, until it is killed.
+TRAIN = """
+import sys
+from sb3_lql import LQL
+from sb3_lql.common.callbacks import SaveCheckpointCallback
+from tests.common.test_checkpoint import make_env
+folder = sys.argv[1]
+kwargs = dict(learning_starts=10, buffer_size=2000, policy_kwargs=dict(net_arch=[8]), device="cpu", compile=False)
+model = LQL("MlpPolicy", make_env(), **kwargs)
+model.learn(10**6, callback=SaveCheckpointCallback(2, folder, keep=2, verbose=1))
+"""
+
+
+@pytest.mark.slow
+def test_killed_process_leaves_whole_checkpoints(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    last = 0
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-u", "-c", TRAIN, str(tmp_path)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        for _ in range(3):
+            assert process.stdout.readline().startswith(b"Saved")
+        time.sleep(rng.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        model = LQL.load_checkpoint(tmp_path, make_env(), device="cpu")
+        assert model.replay_buffer is not None
+        assert model.replay_buffer.pos * 2 == model.num_timesteps
+        found = find_checkpoint(tmp_path)
+        assert found is not None
+        number = int(found.name.partition("_")[0])
+        assert number >= last + 3
+        last = number
+    model.save_checkpoint(tmp_path, keep=1)
+    assert len(list(tmp_path.iterdir())) == 1  # what was not finished is gone too

@@ -1,0 +1,221 @@
+"""Files and folders in one stroke, replay buffers on disk."""
+
+import tracemalloc
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+
+from sb3_lql.common.buffer_files import ARRAYS, STATE, read_buffer, write_buffer
+from sb3_lql.common.buffers import Float32ReplayBuffer, end_episodes
+from sb3_lql.common.device_buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
+from sb3_lql.common.files import discard_folder, whole_file, whole_folder
+
+BOX = spaces.Box(-1.0, 1.0, (3,), np.float64)
+DICT = spaces.Dict({"image": spaces.Box(0, 255, (2, 2), np.uint8), "speed": BOX})
+
+
+def fill_the_disk(file: BinaryIO) -> None:
+    file.write(b"half of it")
+    raise OSError("No space left on device")
+
+
+def test_file_keeps_its_content_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "file"
+    with whole_file(path) as file:
+        file.write(b"old")
+    with pytest.raises(OSError, match="No space"), whole_file(path) as file:
+        fill_the_disk(file)
+    assert path.read_bytes() == b"old"
+    with whole_file(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    with pytest.raises(OSError, match="No space"), whole_folder(path) as folder, (folder / "part").open("wb") as file:
+        fill_the_disk(file)
+    assert list(tmp_path.iterdir()) == []
+    with whole_folder(path) as folder:
+        (folder / "part").write_text("whole")
+        assert not path.exists()
+    assert (path / "part").read_text() == "whole"
+    with pytest.raises(OSError, match="not empty"), whole_folder(path) as folder:
+        (folder / "part").write_text("of another")
+    assert (path / "part").read_text() == "whole"
+
+
+def test_folder_that_is_being_deleted_bears_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+
+    def killed(path: Path) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(SystemExit):
+        discard_folder(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+    discard_folder(tmp_path / "never was")
+
+
+# Replay buffers
+
+
+def filled(buffer_class: type[ReplayBuffer], n_filled: int, n_envs: int = 2, **kwargs: Any) -> ReplayBuffer:
+    """A buffer for 40 steps of each environment, with so many that differ from each other."""
+    space: Any = DICT if issubclass(buffer_class, DictReplayBuffer) else BOX
+    rng = np.random.default_rng(0)
+    buffer = buffer_class(40 * n_envs, space, BOX, device="cpu", n_envs=n_envs, **kwargs)
+
+    def observe() -> Any:
+        values = {
+            "image": rng.integers(1, 255, (n_envs, 2, 2), np.uint8),
+            "speed": rng.uniform(0.1, 1.0, (n_envs, 3)),
+        }
+        return values if space is DICT else values["speed"]
+
+    for _ in range(n_filled):
+        buffer.add(
+            observe(), observe(), rng.uniform(0.1, 1.0, (n_envs, 3)), rng.random(n_envs), np.ones(n_envs), [{}, {}]
+        )
+    return buffer
+
+
+def arrays_of(buffer: ReplayBuffer) -> dict[str, np.ndarray]:
+    """All arrays of a buffer by name."""
+    arrays: dict[str, np.ndarray] = {}
+    for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
+        value = getattr(buffer, name, None)
+        parts = value if isinstance(value, dict) else {"": value}
+        arrays |= {f"{name}.{key}": np.asarray(part) for key, part in parts.items() if part is not None}
+    return arrays
+
+
+CLASSES: list[Any] = [
+    pytest.param(ReplayBuffer, {}, id="SB3"),
+    pytest.param(Float32ReplayBuffer, {}, id="float32"),
+    pytest.param(
+        Float32ReplayBuffer,
+        dict(optimize_memory_usage=True, handle_timeout_termination=False),
+        id="observations once",
+    ),
+    pytest.param(DictReplayBuffer, {}, id="dict"),
+    pytest.param(DeviceReplayBuffer, {}, id="device"),
+    pytest.param(DeviceDictReplayBuffer, {}, id="device dict"),
+    pytest.param(NStepReplayBuffer, dict(n_steps=4, gamma=0.9), id="n-step"),
+]
+
+
+@pytest.mark.parametrize(("buffer_class", "kwargs"), CLASSES)
+@pytest.mark.parametrize("n_filled", [0, 1, 25, 39, 40, 55])
+def test_buffer_comes_back_as_it_was(tmp_path: Path, buffer_class: Any, kwargs: dict[str, Any], n_filled: int) -> None:
+    buffer = filled(buffer_class, n_filled, **kwargs)
+    write_buffer(buffer, tmp_path)
+    again = read_buffer(tmp_path)
+    assert type(again) is buffer_class
+    assert (again.pos, again.full, again.n_envs) == (buffer.pos, buffer.full, buffer.n_envs)
+    before, after = arrays_of(buffer), arrays_of(again)
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+        assert after[name].dtype == array.dtype
+        np.testing.assert_array_equal(after[name], array, name)
+    if n_filled > 1:
+        samples = []
+        for each in (buffer, again):
+            np.random.seed(0)
+            samples.append(each.sample(16))
+        assert th.equal(samples[0].rewards, samples[1].rewards)
+        again.add(*transition(buffer_class))  # it can be written to
+        assert again.pos == (buffer.pos + 1) % 40
+
+
+def transition(buffer_class: Any) -> tuple[Any, ...]:
+    speed = np.ones((2, 3))
+    image = np.ones((2, 2, 2), np.uint8)
+    observation: Any = {"image": image, "speed": speed} if issubclass(buffer_class, DictReplayBuffer) else speed
+    return observation, observation, speed, np.ones(2), np.zeros(2), [{}, {}]
+
+
+@pytest.mark.parametrize("buffer_class", [ReplayBuffer, DeviceReplayBuffer])
+def test_only_what_is_filled_is_written(tmp_path: Path, buffer_class: Any) -> None:
+    observation_space = spaces.Box(-1.0, 1.0, (100,), np.float32)
+    buffer = buffer_class(10_000, observation_space, BOX, device="cpu")
+    ones = np.ones((1, 100), np.float32)
+    for _ in range(50):
+        buffer.add(ones, ones, np.ones((1, 3)), np.ones(1), np.zeros(1), [{}])
+    write_buffer(buffer, tmp_path)
+    transition = 2 * 400 + 3 * 4 + 3 * 4
+    # The row after the last one goes along, and the bounds of the spaces
+    assert 51 * transition <= (tmp_path / ARRAYS).stat().st_size < 54 * transition
+    assert (tmp_path / STATE).stat().st_size < 20_000
+
+
+def test_array_of_another_kind_that_is_as_long_is_kept_whole(tmp_path: Path) -> None:
+    buffer: Any = filled(ReplayBuffer, 5)
+    buffer.priorities = np.ones(40)
+    write_buffer(buffer, tmp_path)
+    assert read_buffer(tmp_path).priorities.sum() == 40  # type: ignore[attr-defined]
+
+
+def test_memory_is_not_doubled(tmp_path: Path) -> None:
+    """Neither by writing nor by reading: 200 MB of transitions, and a tenth of it besides."""
+    space = spaces.Box(-1.0, 1.0, (2_500,), np.float32)
+    buffer = ReplayBuffer(10_000, space, BOX, device="cpu")
+    buffer.observations[:] = 1.0
+    buffer.next_observations[:] = 2.0
+    buffer.full = True
+    size = buffer.observations.nbytes + buffer.next_observations.nbytes
+    tracemalloc.start()
+    try:
+        write_buffer(buffer, tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 0.1 * size
+        tracemalloc.reset_peak()
+        again = read_buffer(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1.1 * size
+    finally:
+        tracemalloc.stop()
+    assert again.next_observations[-1, 0, -1] == 2.0
+
+
+@pytest.mark.parametrize("file", [ARRAYS, STATE])
+@pytest.mark.parametrize("damage", ["truncated", "missing", "empty"])
+def test_damaged_buffer_is_an_error(tmp_path: Path, file: str, damage: str) -> None:
+    write_buffer(filled(ReplayBuffer, 5), tmp_path)
+    content = (tmp_path / file).read_bytes()
+    if damage == "missing":
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_bytes(content[:-5] if damage == "truncated" else b"")
+    with pytest.raises(ValueError, match="holds no whole replay buffer"):
+        read_buffer(tmp_path)
+
+
+def test_returns_of_several_steps_end_at_a_seam() -> None:
+    buffer = NStepReplayBuffer(100, BOX, BOX, device="cpu", n_envs=2, n_steps=3, gamma=1.0)
+    ones = np.ones((2, 3))
+    for step in range(6):
+        if step == 3:
+            end_episodes(buffer)
+        # The first environment's episode really ended there
+        dones = np.array([step == 2, False])
+        buffer.add(ones * step, ones * (step + 1), ones, np.ones(2), dones, [{}, {}])
+    np.testing.assert_array_equal(buffer.timeouts[:6].T, [[0] * 6, [0, 0, 1, 0, 0, 0]])
+    np.random.seed(0)
+    for samples in (buffer._get_samples(np.array([1] * 20)),):
+        assert (samples.rewards == 2).all()  # steps 1 and 2
+        assert set(samples.dones.squeeze().tolist()) == {0.0, 1.0}
+
+
+def test_nothing_ends_in_an_empty_buffer() -> None:
+    for buffer_class in (ReplayBuffer, DeviceReplayBuffer):
+        buffer = buffer_class(10, BOX, BOX, device="cpu")
+        end_episodes(buffer)
+        assert not np.asarray(buffer.timeouts).any()
