@@ -4,9 +4,10 @@ From "Direct Soft-Policy Sampling via Langevin Dynamics", https://arxiv.org/abs/
 """
 
 import sb3_lql.envs  # noqa: F401 - registers the environments
+from sb3_lql.common.exporting import export
 from sb3_lql.lql import LQL
 from sb3_lql.nclql import NCLQL
 
 __version__ = "0.1.0"
 
-__all__ = ["LQL", "NCLQL", "__version__"]
+__all__ = ["LQL", "NCLQL", "__version__", "export"]

@@ -24,6 +24,9 @@ commands, each with the options of the RL Zoo's own (sb3-lql COMMAND --help):
   push_to_hub     upload an agent to the Hugging Face Hub
   load_from_hub   download an agent from the Hugging Face Hub
 
+agents elsewhere:
+  export            write an agent as ONNX, TorchScript or torch.export, its chain included
+
 the paper's 2-D bandit:
   bandit            train an agent, draw actions, measure how they cover the modes
   bandit_report     compare such runs in pictures and tables
@@ -139,6 +142,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "bandit": _function("sb3_lql.zoo.bandit.bandit"),
     "bandit_report": _function("sb3_lql.zoo.bandit_report.report"),
     "bandit_distances": _function("sb3_lql.zoo.bandit_report.distances"),
+    "export": _function("sb3_lql.zoo.export.export"),
     "speed": _function("sb3_lql.zoo.speed.speed"),
     "benchmark": _benchmark,
 }

@@ -1,0 +1,156 @@
+"""``sb3-lql export``: a trained agent as a file that runs without this library."""
+
+import argparse
+import pickle
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import rl_zoo3
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_lql.common.algorithm import LangevinAlgorithm
+from sb3_lql.common.exported import TOLERANCE, ExportedPolicy, Format, measure_parity, sample_observations
+from sb3_lql.common.exporting import export_bytes
+from sb3_lql.common.files import whole_file
+from sb3_lql.common.policy_module import PolicyModule, Precision
+
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
+STATISTICS_FILE = "vecnormalize.pkl"
+#: What ``--normalize`` means without a path.
+BESIDE_MODEL = Path()
+WARM_UP_CALLS = 20
+
+
+def export() -> None:
+    """Write the file, and print what it takes, how near it is to ``predict``, and how fast both are."""
+    parser = _make_parser()
+    args = parser.parse_args()
+    for name, smallest in (("observations", 2), ("repetitions", 0)):
+        if getattr(args, name) < smallest:
+            parser.error(f"argument --{name}: {getattr(args, name)} is too small: pass at least {smallest}")
+    if not args.model.is_file():
+        parser.error(f"argument MODEL: there is no file {args.model}")
+    try:
+        _export(args)
+    except (ValueError, TypeError) as error:
+        parser.error(str(error))
+    except ModuleNotFoundError as error:
+        sys.exit(f"sb3-lql export: {error}")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Write a trained agent's whole policy, its Langevin chain included, to a file that runs without "
+        "sb3_lql: observations in, actions in the environment's own scale out."
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a saved model: .zip, or .safetensors")
+    parser.add_argument("--format", choices=get_args(Format), required=True, help="what to write")
+    parser.add_argument("--algo", choices=["lql", "nclql"], default="nclql", help="algorithm (default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="PATH", help="the file to write (default: beside MODEL)")
+    parser.add_argument(
+        "--normalize",
+        nargs="?",
+        type=Path,
+        const=BESIDE_MODEL,
+        metavar="PATH",
+        help=f"normalise observations, by the statistics of a {STATISTICS_FILE} (default: the one that train saves "
+        "beside MODEL). It is a pickle: open none that you do not trust",
+    )
+    parser.add_argument("--noise-input", action="store_true", help="chains start from, and are driven by, two inputs")
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="float64",
+        help="of the chain; float32 is faster, and its roundings grow along the chain (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--observations", type=int, default=1000, metavar="N", help="to compare predict on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repetitions", type=int, default=200, metavar="N", help="timed actions of each, 0 for none (default: 200)"
+    )
+    return parser
+
+
+def _export(args: argparse.Namespace) -> None:
+    model = _load(args.model, args.algo)
+    vec_normalize = None if args.normalize is None else _load_statistics(args.normalize, args.model)
+    content, module = export_bytes(
+        model, args.format, not args.noise_input, vec_normalize or False, args.precision, n_observations=100
+    )
+    exported = ExportedPolicy(content, args.format)
+    parity = measure_parity(exported, module, model, args.observations)
+    output: Path = args.output or args.model.with_suffix(SUFFIXES[args.format])
+    with whole_file(output) as file:
+        file.write(content)
+
+    print(f"Written: {output} ({args.format}, {len(content) / 1e6:.2f} MB, {args.precision})")
+    for name, (dtype, shape) in module.inputs().items():
+        print(f"  input   {name}: {str(dtype).removeprefix('torch.')} ({', '.join(map(str, shape))})")
+    print(
+        f"  output  actions: {module.action_space.dtype} ({', '.join(map(str, ('batch', *module.action_space.shape)))})"
+    )
+    print(
+        f"Difference from {'sampled actions' if args.noise_input else 'predict'} on {parity.n_observations} sampled "
+        f"observations, where half the range of an action is 1: at most {parity.max_difference:.1e}, beyond "
+        f"{TOLERANCE:.0e} at {parity.n_beyond} of them"
+    )
+    if args.repetitions:
+        _print_latency(model, exported, module, args.repetitions)
+    if args.normalize is None and _statistics_beside(args.model):
+        print(
+            f"Note: {_statistics_beside(args.model)[0]} was left out: the file takes normalised observations. "
+            "--normalize puts it in."
+        )
+
+
+def _load(path: Path, algo: str) -> LangevinAlgorithm:
+    model_class: Any = rl_zoo3.ALGOS[algo]
+    if path.suffix == ".safetensors":
+        model: LangevinAlgorithm = model_class.load_safe(path, device="cpu", buffer_size=1)
+        return model
+    loaded: LangevinAlgorithm = model_class.load(path, device="cpu", buffer_size=1)
+    return loaded
+
+
+def _statistics_beside(model: Path) -> list[Path]:
+    """Where ``train`` saves them: in a folder of the environment's name."""
+    return sorted(model.absolute().parent.glob(f"*/{STATISTICS_FILE}"))
+
+
+def _load_statistics(path: Path, model: Path) -> VecNormalize:
+    if path == BESIDE_MODEL:
+        found = _statistics_beside(model)
+        if len(found) != 1:
+            raise ValueError(f"argument --normalize: {len(found)} {STATISTICS_FILE} lie beside {model}; pass a path")
+        path = found[0]
+    if not path.is_file():
+        raise ValueError(f"argument --normalize: there is no file {path}")
+    with path.open("rb") as file:
+        loaded = pickle.load(file)
+    if not isinstance(loaded, VecNormalize):
+        raise ValueError(f"argument --normalize: {path} holds a {type(loaded).__name__}, not a VecNormalize")
+    return loaded
+
+
+def _print_latency(model: LangevinAlgorithm, exported: ExportedPolicy, module: PolicyModule, repetitions: int) -> None:
+    """Of one action, both in turns: what slows the machine down slows both."""
+    batch = sample_observations(module, 1)
+    draws = [draw.numpy() for draw in module.example(1)[1:]]
+    normalize = (lambda x: x) if module.vec_normalize is None else module.vec_normalize.normalize_obs
+    calls: dict[str, Callable[[], object]] = {
+        "predict": lambda: model.predict(normalize(batch), deterministic=module.deterministic),
+        "the file": lambda: exported(batch, *draws),
+    }
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(WARM_UP_CALLS + repetitions):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    medians = {name: 1e3 * statistics.median(taken[WARM_UP_CALLS:]) for name, taken in times.items()}
+    print(f"One action takes {medians['predict']:.2f} ms by predict, {medians['the file']:.2f} ms by the file")

@@ -1,0 +1,129 @@
+"""``sb3-lql export`` as a user runs it, on agents as ``sb3-lql train`` leaves them."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch as th
+
+pytest.importorskip("rl_zoo3")
+
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_lql import LQL
+from sb3_lql.zoo import cli
+from tests.zoo.conftest import sb3_lql
+
+TINY = dict(policy_kwargs=dict(net_arch=[8]), n_langevin_steps=2, buffer_size=10, device="cpu", seed=0)
+
+
+def run_here(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command in this process, which has imported what it needs."""
+    monkeypatch.setattr(sys, "argv", ["sb3-lql", "export", *arguments])
+    cli.main()
+
+
+def test_an_agent_becomes_an_onnx_file_beside_it(lql_agent: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    output = sb3_lql("export", lql_agent.name, "--format", "onnx", "--algo", "lql", folder=lql_agent.parent)
+    written = lql_agent.with_suffix(".onnx")
+    assert re.search(r"^Written: Pendulum-v1.onnx \(onnx, \d\.\d\d MB, float64\)$", output, re.MULTILINE)
+    assert "  input   observations: float32 (batch, 3)\n" in output
+    assert "  output  actions: float32 (batch, 1)\n" in output
+    assert re.search(
+        r"^Difference from predict on 1000 sampled .* at most \S+, beyond 1e-04 at \d+ ", output, re.MULTILINE
+    )
+    assert re.search(r"^One action takes \d+\.\d\d ms by predict, \d+\.\d\d ms by the file$", output, re.MULTILINE)
+
+    observations = np.random.default_rng(0).uniform(-1.0, 1.0, (9, 3)).astype(np.float32)
+    actions = onnxruntime.InferenceSession(written).run(["actions"], {"observations": observations})[0]
+    expected, _ = LQL.load(lql_agent, device="cpu").predict(observations, deterministic=True)
+    np.testing.assert_allclose(actions, expected, rtol=0.0, atol=2e-4)  # half the range of a torque is 2
+
+
+def test_starts_and_noise_become_inputs(
+    nclql_agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "policy.pt"
+    options = ("--format", "torchscript", "--output", str(output), "--noise-input", "--observations", "7")
+    run_here(str(nclql_agent), *options, "--repetitions", "0", monkeypatch=monkeypatch)
+    printed = capsys.readouterr().out
+    assert "initial_actions: float32 (batch, 1)" in printed
+    assert "noise: float32 (10, batch, 1)" in printed
+    assert "Difference from sampled actions on 7 " in printed
+    assert "One action takes" not in printed
+    module = th.jit.load(output)  # type: ignore[no-untyped-call]
+    assert module(th.zeros(4, 3), th.zeros(4, 1), th.zeros(10, 4, 1)).shape == (4, 1)
+
+
+@pytest.fixture
+def normalized_agent(tmp_path: Path) -> tuple[Path, VecNormalize, LQL]:
+    """A model with the statistics of its observations, where the RL Zoo saves them."""
+    env = VecNormalize(make_vec_env("Pendulum-v1", seed=0), clip_obs=2.0)
+    env.reset()
+    for _ in range(20):
+        env.step(np.ones((1, 1)))
+    model = LQL("MlpPolicy", env, normalize_score=False, inverse_temperature=2000.0, **TINY)  # type: ignore[arg-type]
+    path = tmp_path / "Pendulum-v1.zip"
+    model.save(path)
+    (tmp_path / "Pendulum-v1").mkdir()
+    env.save(str(tmp_path / "Pendulum-v1/vecnormalize.pkl"))
+    return path, env, model
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_statistics_are_found_beside_the_model_or_named(
+    normalized_agent: tuple[Path, VecNormalize, LQL], named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, env, model = normalized_agent
+    normalize = ("--normalize", str(path.with_suffix("") / "vecnormalize.pkl")) if named else ("--normalize",)
+    run_here(str(path), "--algo", "lql", "--format", "torchscript", *normalize, monkeypatch=monkeypatch)
+    observations = np.random.default_rng(0).uniform(-1.0, 1.0, (9, 3)).astype(np.float32)
+    expected, _ = model.predict(env.normalize_obs(observations), deterministic=True)
+    as_they_are, _ = model.predict(observations, deterministic=True)
+    assert np.abs(expected - as_they_are).max() > 0.01
+    actions = th.jit.load(path.with_suffix(".pt"))(th.from_numpy(observations))  # type: ignore[no-untyped-call]
+    np.testing.assert_allclose(actions.numpy(), expected, rtol=0.0, atol=2e-4)
+
+
+def test_statistics_that_were_left_out_are_pointed_at(
+    normalized_agent: tuple[Path, VecNormalize, LQL],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = normalized_agent[0]
+    run_here(str(path), "--algo", "lql", "--format", "torchscript", monkeypatch=monkeypatch)
+    assert "vecnormalize.pkl was left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("nothing.zip", "--format", "onnx"), "there is no file nothing.zip"),
+        (("MODEL", "--format", "tflite"), "invalid choice: 'tflite'"),
+        (("MODEL",), "required: --format"),
+        (("MODEL", "--format", "torchscript", "--observations", "1"), "--observations: 1 is too small"),
+        (("MODEL", "--format", "torchscript", "--repetitions", "-1"), "--repetitions: -1 is too small"),
+        (("MODEL", "--format", "torchscript", "--normalize"), "0 vecnormalize.pkl lie beside"),
+        (("MODEL", "--format", "torchscript", "--normalize", "no.pkl"), "there is no file no.pkl"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(
+    options: tuple[str, ...],
+    message: str,
+    nclql_agent: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run_here(*(str(nclql_agent) if option == "MODEL" else option for option in options), monkeypatch=monkeypatch)
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named(nclql_agent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sb3_lql.common.exported.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"pip install 'sb3_lql\[export\]'"):
+        run_here(str(nclql_agent), "--format", "onnx", monkeypatch=monkeypatch)
