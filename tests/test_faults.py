@@ -197,9 +197,12 @@ def test_environment_process_that_dies(tiny: dict[str, Any], tmp_path: Path) -> 
 
 #: Learns until it is interrupted, twice, and checks what it has.
 INTERRUPTED = """
+import signal
 import sys
 from sb3_lql import LQL
 from tests.test_faults import Counter, check_transitions
+# Where the suite runs in the background, it ignores Ctrl-C, and so would its children
+signal.signal(signal.SIGINT, signal.default_int_handler)
 kwargs = dict(learning_starts=20, batch_size=8, buffer_size=10**5, policy_kwargs=dict(net_arch=[8]), compile=False)
 model = LQL("MlpPolicy", Counter(), **kwargs)
 steps = 0

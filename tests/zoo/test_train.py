@@ -28,7 +28,15 @@ def test_training_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     environment = {**os.environ, **HEADLESS, "PYTHONUNBUFFERED": "1"}
     options = with_param(NORMALIZED, "compile:False")  # which so long a training would otherwise begin with
     command = [SB3_LQL, "train", "-n", "1000000", "--checkpoint-freq", "20", *options]
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Where the suite runs in the background, it ignores Ctrl-C, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stdout is not None
         saved = 0
         while saved < 5:
