@@ -129,11 +129,11 @@ def _curve(
     style = _styles(comparison.algorithms)[algorithm]
     runs = [run for run in comparison.of(task, algorithm) if run.evaluations]
     length = max((len(run.evaluations) for run in runs), default=0)
+    width, alpha = (1.8, 1.0) if len(runs) == 1 else (0.7, 0.4)
     for run in runs:
         updates = [evaluation.updates / unit for evaluation in run.evaluations]
-        axes.plot(
-            updates, [e.score(mode) for e in run.evaluations], color=colour, linestyle=style, linewidth=0.7, alpha=0.4
-        )
+        scores = [evaluation.score(mode) for evaluation in run.evaluations]
+        axes.plot(updates, scores, color=colour, linestyle=style, linewidth=width, alpha=alpha)
     # The same seeds all along a mean, so that no seed's end makes a step in it
     furthest = [run.evaluations for run in runs if len(run.evaluations) == length]
     if len(furthest) > 1:

@@ -58,6 +58,9 @@ def test_single_seed_is_a_line_without_a_band(comparison: Comparison) -> None:
     assert lines(figure.axes[1], figures.PALETTE[0]) == []
     assert [values for _, values in lines(figure.axes[1], figures.PALETTE[1])] == [[1.0] * 6]
     assert bands(figure.axes[1]) == []
+    # As strong as a mean, where no mean hides it
+    (single,), mean = figure.axes[1].get_lines(), figure.axes[0].get_lines()[3]
+    assert (single.get_linewidth(), single.get_alpha()) == (mean.get_linewidth(), 1.0)
 
 
 def test_many_updates_are_counted_in_thousands(tmp_path: Path) -> None:
