@@ -6,7 +6,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_lql.common.checkpoint import save_checkpoint
-from sb3_lql.common.collection import CollectingAlgorithm
 from sb3_lql.common.validation import check_count
 
 
@@ -50,8 +49,6 @@ class SaveCheckpointCallback(BaseCallback):
         if self.model.num_timesteps == self._saved:
             return
         assert isinstance(self.model, OffPolicyAlgorithm)
-        if isinstance(self.model, CollectingAlgorithm):
-            self.model.train_postponed()
         checkpoint = save_checkpoint(self.model, self.save_path, self.keep)
         self._saved = self.model.num_timesteps
         if self.verbose >= 1:

@@ -11,6 +11,7 @@ from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_lql.common.buffer_files import read_buffer, write_buffer
+from sb3_lql.common.collection import CollectingAlgorithm
 from sb3_lql.common.files import UNFINISHED, discard_folder, whole_folder
 from sb3_lql.common.random_states import set_training_states, training_states
 
@@ -29,12 +30,14 @@ def save_checkpoint(
     Write model, optimiser, replay buffer, normalisation statistics, counters and random states. A kill or a full disk
     at any moment leaves the checkpoints that were there.
 
-    :param model: a model with environments, between updates and collection
+    :param model: a model with environments, between updates and collection; updates that it has put off are made first
     :param folder: folder for checkpoints, in which this one gets a folder of its own
     :param keep: delete all but so many checkpoints, once this one is whole; ``None`` for no limit
     :param extra: kept in the manifest, as JSON
     :return: the checkpoint
     """
+    if isinstance(model, CollectingAlgorithm):
+        model.train_postponed()
     folder.mkdir(parents=True, exist_ok=True)
     before = checkpoints(folder)
     number = _number(before[-1]) + 1 if before else 1

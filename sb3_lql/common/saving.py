@@ -99,7 +99,6 @@ class SavableModel(LangevinModel):
         """
         if self.env is None:
             raise ValueError("A checkpoint is of a training, and this model has no env: call set_env first, or save.")
-        self.train_postponed()
         return checkpoints.save_checkpoint(self, Path(folder), keep)
 
     @classmethod
