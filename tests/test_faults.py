@@ -233,6 +233,22 @@ def test_ctrl_c_at_any_moment(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
+def test_gradients_that_an_interrupt_left_off_are_put_back(tiny: dict[str, Any]) -> None:
+    """As Ctrl-C does on the way into or out of ``torch.no_grad``."""
+    model = LQL("MlpPolicy", Counter(), **tiny)
+
+    def interrupt(*_: Any) -> bool:
+        th.set_grad_enabled(False)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(20, callback=interrupt)
+    assert th.is_grad_enabled()
+    model.learn(20, reset_num_timesteps=False)
+    with th.no_grad():
+        model.learn(20, reset_num_timesteps=False)
+
+
 # What does not fit
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -75,7 +76,8 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         :raises ValueError: if ``total_timesteps`` is negative or not finite, or if a loss was not finite
         """
         total_timesteps = int(check_number("total_timesteps", total_timesteps, low=0))
-        with self._without_second_warm_up(reset_num_timesteps):
+        # An interrupt on the way into or out of torch's no_grad leaves gradients off: here they are put back
+        with self._without_second_warm_up(reset_num_timesteps), th.enable_grad():
             self._learning = True
             try:
                 return super().learn(
