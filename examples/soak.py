@@ -34,7 +34,9 @@ SAVE_FREQ = 200
 def train(folder: Path) -> None:
     """Learn without end, from the newest checkpoint if there is one."""
     if find_checkpoint(folder) is None:
-        model = NCLQL("MlpPolicy", ENV_ID, learning_rate=1e-3, learning_starts=1_000, buffer_size=50_000, seed=0)
+        # A small network, and nothing compiled: lives are short
+        sizes: dict[str, Any] = dict(learning_starts=1_000, buffer_size=50_000, policy_kwargs=dict(net_arch=[64, 64]))
+        model = NCLQL("MlpPolicy", ENV_ID, learning_rate=1e-3, compile=False, seed=0, **sizes)
     else:
         model = NCLQL.load_checkpoint(folder, ENV_ID)
         # Every step that the checkpoint counts is in its replay buffer, and each after the first thousand had an update

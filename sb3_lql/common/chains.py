@@ -76,14 +76,17 @@ class ChainRunner:
         """
         One chain per row of ``features``.
 
-        A chain without noise is never compiled: what it does must not hang on whether the model was just trained.
+        A chain without noise or in float64 is never compiled, nor without noise in bfloat16: what it does must not hang
+        on whether the model was just trained, nor on the machine.
 
         :param features: the critic's features, shape (batch, features_dim)
         :param initial_actions: ``a_0``, shape (batch, action_dim)
         :param noise: ``z``, shape (chain_length, batch, action_dim); ``None`` for a chain without noise
         :return: the final actions and the norms of the scores
         """
-        compiles = self.compile and noise is not None and self.critic.has_closed_form_gradient
+        if noise is None:
+            return langevin_chain(self.sampler, self.critic, features, initial_actions, None)
+        compiles = self.compile and features.dtype == th.float32 and self.critic.has_closed_form_gradient
         run = compiled_langevin_chain if compiles else langevin_chain
         return run(self.sampler, self.critic, features, initial_actions, noise, self.matrix)
 

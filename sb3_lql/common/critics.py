@@ -22,7 +22,7 @@ LEVEL_DIM = 16
 
 class EnsembleLinear(nn.Module):
     """
-    ``n_members`` independent linear layers, evaluated as one batched matrix product.
+    ``n_members`` independent linear layers, evaluated as one batched matrix product in the precision of its input.
 
     Weights start as a normal truncated at two standard deviations of 1/sqrt(in_features), biases at zero.
 
@@ -43,7 +43,15 @@ class EnsembleLinear(nn.Module):
         :param x: shape (n_members, batch, in_features), or (batch, in_features) for the same input to all
         :return: shape (n_members, batch, out_features)
         """
-        return th.baddbmm(self.bias, x.expand(self.weight.shape[0], -1, -1), self.weight)
+        weight, bias = self.parameters_in(x.dtype)
+        return th.baddbmm(bias, x.expand(weight.shape[0], -1, -1), weight)
+
+    def parameters_in(self, dtype: th.dtype) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :param dtype: a floating point type
+        :return: weight and bias, in that type
+        """
+        return self.weight.to(dtype), self.bias.to(dtype)
 
 
 def sinusoidal_levels(n_levels: int, dim: int = LEVEL_DIM) -> th.Tensor:
@@ -80,11 +88,12 @@ class LevelEncoder(nn.Module):
             EnsembleLinear(n_critics, 2 * LEVEL_DIM, LEVEL_DIM),
         )
 
-    def forward(self) -> th.Tensor:
+    def forward(self, dtype: th.dtype = th.float32) -> th.Tensor:
         """
+        :param dtype: in which to compute
         :return: embeddings of all levels, shape (n_critics, n_levels, 16)
         """
-        embeddings: th.Tensor = self.net(self.codes)
+        embeddings: th.Tensor = self.net(self.codes.to(dtype))
         return embeddings
 
 
@@ -166,7 +175,7 @@ class EnsembleCritic(BaseModel):
         :return: Q-values, shape (n_critics, batch, 1)
         """
         inputs = th.cat([features, actions], dim=1).expand(self.n_critics, -1, -1)
-        embedding = self._embed(noise_level, batch_size=len(actions))
+        embedding = self._embed(noise_level, actions)
         x = inputs if embedding is None else th.cat([inputs, embedding], dim=2)
         for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
             x = activation(layer(x))
@@ -182,9 +191,17 @@ class EnsembleCritic(BaseModel):
             and all(value_and_derivative(activation) is not None for activation in self.activations)
         )
 
+    @property
+    def exact_dtype(self) -> th.dtype:
+        """The most precise that the networks can compute in: float64, or float32 for a few devices and modules."""
+        casts = type(self).q_values is EnsembleCritic.q_values and all(type(x) is EnsembleLinear for x in self.layers)
+        float32_only = any(True for _ in self.activations.parameters()) or self.device.type == "mps"
+        return th.float64 if casts and not float32_only else th.float32
+
     def action_gradient(self, features: th.Tensor, matrix: type[Matrix] = Matrix) -> ScoreFunction:
         """
-        The gradient of the sum of all critics in the action, to be called at many actions for the same features.
+        The gradient of the sum of all critics in the action, to be called at many actions for the same features. It is
+        computed in their precision.
 
         Whatever does not depend on the action is computed here, once for a whole chain. The gradient itself needs
         no graph where it has a closed form, and is left to :func:`torch.func.grad` elsewhere.
@@ -198,14 +215,17 @@ class EnsembleCritic(BaseModel):
 
         first, *hidden = cast(list[EnsembleLinear], list(self.layers))
         derivatives = [cast(ValueAndDerivative, value_and_derivative(activation)) for activation in self.activations]
-        state_weight, action_weight, level_weight = th.split(first.weight, self.input_parts, dim=1)
-        from_state = th.baddbmm(first.bias, features.expand(self.n_critics, -1, -1), state_weight)
-        from_level = None if self.level_encoder is None else th.bmm(self.level_encoder(), level_weight)
+        dtype = features.dtype
+        first_weight, first_bias = first.parameters_in(dtype)
+        state_weight, action_weight, level_weight = th.split(first_weight, self.input_parts, dim=1)
+        from_state = th.baddbmm(first_bias, features.expand(self.n_critics, -1, -1), state_weight)
+        from_level = None if self.level_encoder is None else th.bmm(self.level_encoder(dtype), level_weight)
         if not hidden:
-            return lambda actions, noise_level: action_weight.mT.sum(dim=0).expand(len(actions), -1)
+            return lambda actions, noise_level: action_weight.mT.sum(dim=0).expand_as(actions)
         # The products with actions are small, and the last levels' steps too: they are always of float32
         action_matrix = Matrix(action_weight)
-        matrices = [matrix(layer.weight) for layer in hidden[:-1]]
+        weights, biases = zip(*(layer.parameters_in(dtype) for layer in hidden), strict=True)
+        matrices = [matrix(weight) for weight in weights[:-1]]
 
         def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
             constant = from_state if from_level is None else from_state + from_level[:, noise_level, None]
@@ -215,9 +235,9 @@ class EnsembleCritic(BaseModel):
                 value, slope = derivative(x)
                 slopes.append(slope)
                 if index < len(matrices):  # the Q-value itself is not needed
-                    x = matrices[index].multiply(value, hidden[index].bias)
+                    x = matrices[index].multiply(value, biases[index])
             # Backwards from dQ/dx of the last layer, which is its weight, through slopes and weights to the action
-            backward = hidden[-1].weight.mT * slopes.pop()
+            backward = weights[-1].mT * slopes.pop()
             for slope, weight in zip(reversed(slopes), reversed(matrices), strict=True):
                 backward = weight.multiply_transposed(backward) * slope
             return action_matrix.multiply_transposed(backward).sum(dim=0)
@@ -233,8 +253,8 @@ class EnsembleCritic(BaseModel):
 
         return gradient
 
-    def _embed(self, noise_level: th.Tensor | int | None, batch_size: int) -> th.Tensor | None:
-        """:return: embeddings of shape (n_critics, batch, 16), or ``None`` without noise conditioning"""
+    def _embed(self, noise_level: th.Tensor | int | None, actions: th.Tensor) -> th.Tensor | None:
+        """:return: for each action, shape (n_critics, batch, 16), or ``None`` without noise conditioning"""
         if self.level_encoder is None:
             if noise_level is not None:
                 raise ValueError(
@@ -242,8 +262,9 @@ class EnsembleCritic(BaseModel):
                     "use NCLQL."
                 )
             return None
-        embeddings: th.Tensor = self.level_encoder()
+        embeddings: th.Tensor = self.level_encoder(actions.dtype)
         if isinstance(noise_level, th.Tensor):
             return embeddings[:, noise_level]
         level = embeddings.shape[1] - 1 if noise_level is None else noise_level
-        return embeddings[:, level, None].expand(-1, batch_size, -1)
+        # Not len(actions), which exporters would take for a constant
+        return embeddings[:, level, None].expand(-1, actions.shape[0], -1)

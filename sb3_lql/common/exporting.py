@@ -40,10 +40,11 @@ def export(
     output are those of :class:`~sb3_lql.common.policy_module.PolicyModule`; in an ONNX file they are called
     "observations" (or by their keys, for Dict observations), "initial_actions", "noise" and "actions".
 
-    It computes in float64, unless ``precision`` says otherwise: a chain can turn the last bit of float32, which hangs
-    on the library, the processor and the size of the batch, into another action. The file is read back, compared with
-    ``predict`` on observations sampled from their space, and only then takes its name. Where it differs, at a few
-    observations of a hundred at most, it is the rounding of ``predict`` in float32 that has grown along the chain.
+    It computes in float64, as ``predict`` does, unless ``precision`` says otherwise: a chain can turn the last bit of
+    float32, which hangs on the library, the processor and the size of the batch, into another action. The file is read
+    back, compared with ``predict`` on observations sampled from their space, and only then takes its name. Nowhere may
+    it differ by more than 1e-4 of half an action's range, or at no more than one of twenty observations where
+    something is computed in float32: the chain, if asked for, and the layers of a features extractor.
 
     ONNX takes seconds to a minute, as the chain is unrolled. Without a closed form of the critic's gradient there is no
     "torchscript", and onnxruntime may lack an operator in float64, such as GELU's.
@@ -91,10 +92,10 @@ def export_bytes(
     check_count("n_observations", n_observations, low=2)
     if format == "onnx":
         require("onnx", "onnxscript", "onnxruntime")
-    if model.policy.chains.bfloat16:
+    if model.policy.chains.bfloat16 and not deterministic:
         raise ValueError(
-            "bfloat16_chain=True cannot be exported, as its rounding differs between machines: pass "
-            "bfloat16_chain=False to load, and see whether the policy is as good without."
+            "bfloat16_chain=True cannot be exported with noise as an input, as its rounding differs between machines: "
+            "pass bfloat16_chain=False to load, or deterministic=True, whose chain is none of bfloat16."
         )
     module = PolicyModule(model.policy, deterministic, statistics_of(model, vec_normalize), precision)
     try:

@@ -5,7 +5,7 @@ import torch as th
 
 class Matrix:
     """
-    The right factor of batched matrix products, in float32.
+    The right factor of batched matrix products, in its own precision.
 
     :param weight: shape (n_members, in_features, out_features)
     """
@@ -17,14 +17,14 @@ class Matrix:
         """
         :param x: shape (n_members, batch, in_features)
         :param bias: broadcast to the result
-        :return: ``x @ weight + bias``, shape (n_members, batch, out_features), float32
+        :return: ``x @ weight + bias``, shape (n_members, batch, out_features)
         """
         return self._product(x, self.weight).add_(bias)
 
     def multiply_transposed(self, x: th.Tensor) -> th.Tensor:
         """
         :param x: shape (n_members, batch, out_features)
-        :return: ``x @ weight.mT``, shape (n_members, batch, in_features), float32
+        :return: ``x @ weight.mT``, shape (n_members, batch, in_features)
         """
         return self._product(x, self.weight.mT)
 

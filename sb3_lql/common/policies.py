@@ -169,16 +169,24 @@ class LangevinPolicy(BasePolicy):
         if not deterministic:
             features = self.critic.features(observation).repeat_interleave(self.n_action_samples, dim=0)
             return self._act(features, *self.chains.draw(features))
-        # One row at a time: the last bit of a matrix product depends on the size of the batch, and a chain of
-        # normalised scores can turn the last bit into another corner of the box
-        actions = [self._predict_row(row) for row in _rows(observation)]
+        # One row at a time: the last bit of a matrix product depends on the size of the batch
+        actions = [self.noise_free_actions(row) for row in _rows(observation)]
         return th.cat(actions) if actions else th.empty(0, self.action_dim, device=self.device)
 
-    def _predict_row(self, observation: PyTorchObs) -> th.Tensor:
-        """The best of the noise-free chains for one observation, shape (1, action_dim)."""
-        features = self.critic.features(observation).repeat_interleave(self.n_action_samples, dim=0)
-        starts = _fixed_starts(self.n_action_samples, self.action_dim).to(features.device)
-        return self._act(features, starts, None)
+    @th.no_grad()
+    def noise_free_actions(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        Where noise-free chains from fixed starts end, computed in float64 wherever the critic can: along a chain of
+        normalised scores, the last bit of float32 can grow into another action.
+
+        :param obs: observations
+        :return: actions in [-1, 1], shape (batch, action_dim), float32
+        """
+        features = self.critic.features(obs).to(self.critic.exact_dtype)
+        starts = _fixed_starts(self.n_action_samples, self.action_dim).to(features)
+        n_observations = len(features)
+        features = features.repeat_interleave(self.n_action_samples, dim=0)
+        return self._act(features, starts.repeat(n_observations, 1), None).float()
 
     def _best_of_samples(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """

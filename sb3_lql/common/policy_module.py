@@ -1,7 +1,7 @@
 """The policy as a plain PyTorch module, for exporters."""
 
 import copy
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch as th
@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from sb3_lql.common.critics import EnsembleCritic, EnsembleLinear
+from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.langevin import ScoreFunction
 from sb3_lql.common.policies import LangevinPolicy, _fixed_starts
 
@@ -57,6 +57,9 @@ class PolicyModule(nn.Module):
         self.deterministic, self.vec_normalize, self.precision = deterministic, vec_normalize, precision
         self.dtype: th.dtype = getattr(th, precision)
         self.n_action_samples, self.action_dim = policy.n_action_samples, policy.action_dim
+        #: In which ``predict`` computes what this module does, from observations on.
+        learned_features = any(True for _ in policy.critic.features_extractor.parameters())
+        self.predict_precision = "float32" if learned_features or policy.critic.exact_dtype is th.float32 else "float64"
         self.critic = _copy_critic(policy.critic, self.dtype)
         self.sampler = copy.deepcopy(policy.sampler).cpu().to(self.dtype)
         self.normalizers = _make_normalizers(vec_normalize, self.observation_space)
@@ -138,23 +141,17 @@ class PolicyModule(nn.Module):
 
     def _score(self, features: th.Tensor) -> ScoreFunction:
         gradient = self.gradient
-        if gradient is not None:
-            return lambda actions, level: gradient(features, actions, *self._embedding(level))
-        if len(self.critic.layers) == 1:  # action_gradient would take len of the batch, a constant to exporters
-            weight = th.split(cast(EnsembleLinear, self.critic.layers[0]).weight, self.critic.input_parts, dim=1)[1]
-            return lambda actions, level: weight.mT.sum(dim=0).expand_as(actions)
-        return self.critic.action_gradient(features)
+        if gradient is None:
+            return self.critic.action_gradient(features)
+        levels = features.new_zeros(features.shape[0], dtype=th.int64)
+        return lambda actions, level: gradient(features, actions, levels + level)
 
     def _best_of_samples(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
         if self.n_action_samples == 1:
             return actions
-        q_values = _q_values(self.critic, features, actions, *self._embedding(self.sampler.n_levels - 1)).amin(dim=0)
+        q_values = self.critic.q_values(features, actions).amin(dim=0)
         best = q_values.reshape(-1, self.n_action_samples).argmax(dim=1)[:, None, None].expand(-1, 1, self.action_dim)
         return actions.reshape(-1, self.n_action_samples, self.action_dim).gather(1, best).squeeze(1)
-
-    def _embedding(self, level: int) -> list[th.Tensor]:
-        """Of one level, shape (n_critics, 1, 16), if the critics take it."""
-        return [] if self.critic.level_encoder is None else [self.critic.level_encoder()[:, level, None]]
 
     def _make_gradient(self) -> th.fx.GraphModule | None:
         """
@@ -164,28 +161,15 @@ class PolicyModule(nn.Module):
         if self.critic.has_closed_form_gradient:
             return None
 
-        def gradient(features: th.Tensor, actions: th.Tensor, *embedding: th.Tensor) -> th.Tensor:
-            result: th.Tensor = th.func.grad(lambda a: _q_values(self.critic, features, a, *embedding).sum())(actions)
+        def gradient(features: th.Tensor, actions: th.Tensor, levels: th.Tensor) -> th.Tensor:
+            given = None if self.critic.level_encoder is None else levels
+            result: th.Tensor = th.func.grad(lambda a: self.critic.q_values(features, a, given).sum())(actions)
             return result
 
         features, actions = (th.zeros(3, size, dtype=self.dtype) for size in self.critic.input_parts[:2])
         make = make_fx(gradient, tracing_mode="symbolic", _allow_non_fake_inputs=True)
-        module: th.fx.GraphModule = make(features, actions, *self._embedding(0))
+        module: th.fx.GraphModule = make(features, actions, th.zeros(3, dtype=th.int64))
         return module
-
-
-def _q_values(
-    critic: EnsembleCritic, features: th.Tensor, actions: th.Tensor, embedding: th.Tensor | None = None
-) -> th.Tensor:
-    """``critic.q_values``, but that the size of the batch is never asked for by ``len``."""
-    inputs = [th.cat([features, actions], dim=1).expand(critic.n_critics, -1, -1)]
-    if embedding is not None:
-        inputs.append(embedding.expand(-1, features.shape[0], -1))
-    x = th.cat(inputs, dim=2)
-    for layer, activation in zip(critic.layers[:-1], critic.activations, strict=True):
-        x = activation(layer(x))
-    q_values: th.Tensor = critic.layers[-1](x)
-    return q_values
 
 
 class _Normalizer(nn.Module):
@@ -205,7 +189,7 @@ class _Normalizer(nn.Module):
 
 
 class _Constant(nn.Module):
-    """Stands for a module without arguments whose result does not change."""
+    """Stands for a module whose result does not change."""
 
     value: th.Tensor
 
@@ -213,8 +197,8 @@ class _Constant(nn.Module):
         super().__init__()
         self.register_buffer("value", value)
 
-    def forward(self) -> th.Tensor:
-        return self.value
+    def forward(self, dtype: th.dtype) -> th.Tensor:
+        return self.value.to(dtype)
 
 
 def _copy_critic(critic: EnsembleCritic, dtype: th.dtype) -> EnsembleCritic:
@@ -226,7 +210,7 @@ def _copy_critic(critic: EnsembleCritic, dtype: th.dtype) -> EnsembleCritic:
     critic.activations.to(dtype)
     if critic.level_encoder is not None:
         with th.no_grad():
-            embeddings = critic.level_encoder.to(dtype)()
+            embeddings = critic.level_encoder(dtype)
         critic.level_encoder = _Constant(embeddings)  # type: ignore[assignment]
     return critic
 

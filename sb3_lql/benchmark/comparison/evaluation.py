@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import PolicyPredictor
@@ -33,7 +32,7 @@ def evaluate(model: BaseAlgorithm, env: VecEnv, seed: int) -> dict[str, dict[str
         deterministic = mode == "deterministic"
         policy = model.policy
         predictor: PolicyPredictor = model
-        if deterministic and isinstance(policy, LangevinPolicy) and policy.n_action_samples == 1:
+        if deterministic and isinstance(policy, LangevinPolicy):
             predictor = NoiseFreeChains(policy)
         with random_states_kept():
             set_random_seed(seed + SEED_SHIFT)
@@ -69,9 +68,5 @@ class NoiseFreeChains:
         assert deterministic
         self.policy.set_training_mode(False)
         tensors, _ = self.policy.obs_to_tensor(observation)
-        batch = len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
-        shape = (batch, self.policy.action_dim)
-        start = th.zeros(shape, device=self.policy.device)
-        noise = th.zeros((self.policy.sampler.chain_length, *shape), device=self.policy.device)
-        actions = self.policy.sample_actions(tensors, initial_actions=start, noise=noise).cpu().numpy()
-        return self.policy.unscale_action(actions.reshape(batch, *self.policy.action_space.shape)), state
+        actions = self.policy.noise_free_actions(tensors).cpu().numpy()
+        return self.policy.unscale_action(actions.reshape(-1, *self.policy.action_space.shape)), state
