@@ -28,7 +28,7 @@ from sb3_lql.common.callbacks import SaveCheckpointCallback
 from sb3_lql.common.checkpoint import find_checkpoint, read_manifest
 
 ENV_ID = "Pendulum-v1"
-SAVE_FREQ = 200
+SAVE_FREQ = 50
 
 
 def train(folder: Path) -> None:
@@ -109,7 +109,7 @@ if __name__ == "__main__":
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        train(args.folder / "checkpoints")
+        train(args.folder)
     else:
         result = soak(args.folder / "checkpoints", args.minutes, args.seed)
         (args.folder / "soak.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -19,7 +19,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
 from sb3_lql import LQL
-from sb3_lql.common import memory
+from sb3_lql.common import memory, validation
 from sb3_lql.common.buffers import Float32ReplayBuffer
 
 #: In the middle of an episode of ten steps.
@@ -68,6 +68,7 @@ FAULTS: list[Any] = [
     pytest.param(lambda: (1e300, 1.0), (ValueError, r"observation.* is 1e\+300"), id="observation beyond float32"),
     pytest.param(lambda: (1.0, np.nan), (ValueError, r"reward\[0\] is nan"), id="NaN reward"),
     pytest.param(lambda: (1.0, -np.inf), (ValueError, r"reward\[0\] is -inf"), id="infinite reward"),
+    pytest.param(lambda: (1e10, 1.0), (ValueError, r"observation.* is 10000000000"), id="huge observation"),
     pytest.param(lambda: (1.0, 1e30), (ValueError, r"reward\[0\] is 1.*e\+30.*scale or clip"), id="reward of 1e30"),
     pytest.param(fails, (RuntimeError, "the robot fell off the table"), id="environment raises"),
     pytest.param(interrupts, (KeyboardInterrupt, None), id="Ctrl-C"),
@@ -115,6 +116,21 @@ def test_nothing_is_lost_or_spoilt(tiny: dict[str, Any], tmp_path: Path, fault: 
     assert model._n_updates > updates
     assert model.replay_buffer.size() == BROKEN_AT - 1 + 30
     check_transitions(model)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [(validation.LARGEST_OBSERVATION, 1.0), (1.0, validation.LARGEST_REWARD / 0.2)],
+    ids=["observation", "reward"],
+)
+def test_the_largest_values_that_are_stored_can_be_learned_from(
+    algorithm: Any, tiny: dict[str, Any], value: tuple[float, float]
+) -> None:
+    """By networks of the usual size, which make them larger, and at the usual scale of rewards."""
+    kwargs = tiny | dict(policy_kwargs=None, learning_starts=BROKEN_AT, batch_size=256)
+    model = algorithm("MlpPolicy", Counter(lambda: value), **kwargs)
+    assert model.reward_scale == 0.2
+    assert model.learn(BROKEN_AT + 10)._n_updates == 10
 
 
 @pytest.mark.parametrize("normalized", [False, True])
@@ -184,7 +200,9 @@ def test_environment_process_that_dies(tiny: dict[str, Any], tmp_path: Path) -> 
 
     with pytest.raises(RuntimeError, match=r"process has died.*set_env"):
         model.learn(100, callback=kill)
+    checkpoint = model.save_checkpoint(tmp_path / "checkpoints")
     env.processes[0].kill()
+    assert LQL.load_checkpoint(checkpoint, make_vec_env(slow_env, 2)).learn(20, reset_num_timesteps=False)
     updates = model._n_updates
     assert model.replay_buffer is not None
     assert (model.num_timesteps, model.replay_buffer.pos) == (60, 30)
@@ -193,6 +211,33 @@ def test_environment_process_that_dies(tiny: dict[str, Any], tmp_path: Path) -> 
     model.learn(40, reset_num_timesteps=False)
     assert model._n_updates > updates
     assert model.num_timesteps == 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unreceived", [1, 2])
+def test_results_that_an_interrupt_left_in_the_pipes_are_discarded(
+    tiny: dict[str, Any], tmp_path: Path, unreceived: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ctrl-C does while the environments step, before the results of both, or of the second, were received."""
+    env = SubprocVecEnv([slow_env, slow_env], start_method="fork")
+    model = LQL("MlpPolicy", env, **tiny | dict(learning_starts=20))
+    model.learn(40)
+
+    def interrupt() -> None:
+        for remote in env.remotes[unreceived:]:
+            remote.recv()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(env, "step_wait", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model.learn(20, reset_num_timesteps=False)
+    checkpoint = model.save_checkpoint(tmp_path)
+    model.learn(20, reset_num_timesteps=False)
+    check_transitions(model)
+    assert model.num_timesteps == 60
+    assert LQL.load_checkpoint(checkpoint, make_vec_env(slow_env, 2)).learn(20, reset_num_timesteps=False)
+    env.close()
 
 
 #: Learns until it is interrupted, twice, and checks what it has.

@@ -2,20 +2,18 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import wait
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from sb3_lql.common.validation import check_finite, check_observation
+from sb3_lql.common.validation import LARGEST_REWARD, check_finite, check_observation
+from sb3_lql.common.workers import await_results
 
-#: Twice as much, squared, is still finite in float32: the TD loss of such a reward can be computed.
-LARGEST_REWARD = 9e18
 UNHARMED = "The step was not stored: the model is as it was before it, and can be saved or learn on."
-BROKEN = f"Mend the environment, or clip what it observes. {UNHARMED}"
+BROKEN = f"Mend the environment, or scale or clip what it observes. {UNHARMED}"
 
 
 class CheckedVecEnv(VecEnvWrapper):
@@ -35,11 +33,12 @@ class CheckedVecEnv(VecEnvWrapper):
         self.normalization = unwrap_vec_normalize(venv)
 
     def reset(self) -> Any:
+        """:return: the environments' first observations, unchecked"""
         return self.venv.reset()
 
     def step_async(self, actions: np.ndarray) -> None:
         """
-        :param actions: shape (n_envs, *action_shape)
+        :param actions: shape ``(n_envs, *action_shape)``
         :raises ValueError: if they are not finite
         :raises RuntimeError: if an environment's process has died
         """
@@ -54,16 +53,9 @@ class CheckedVecEnv(VecEnvWrapper):
         :raises ValueError: if the environments return what float32 or a TD loss cannot hold
         :raises RuntimeError: if an environment's process has died
         """
-        try:
-            self.meanwhile()
-        except BaseException:
-            # Results left in the pipes would be taken for those of the next step
-            with suppress(Exception):
-                self.venv.step_wait()
-            raise
+        self.meanwhile()
         with self.statistics_kept(), self._death_explained():
-            if isinstance(self.unwrapped, SubprocVecEnv):
-                _await_results(self.unwrapped)
+            await_results(self.venv)
             observations, rewards, dones, infos = self.venv.step_wait()
             self.check_observations(observations)
             for info in infos:
@@ -85,8 +77,8 @@ class CheckedVecEnv(VecEnvWrapper):
         if self.normalization is not None:
             rewards = self.normalization.get_original_reward()
         remedy = (
-            f"A TD loss overflows float32 beyond {self.largest_reward:.0e}: scale or clip rewards, for instance with "
-            f"gymnasium.wrappers.TransformReward. {UNHARMED}"
+            f"Gradients overflow float32 with rewards beyond {self.largest_reward:.0e}: scale or clip them, for "
+            f"instance with gymnasium.wrappers.TransformReward. {UNHARMED}"
         )
         check_finite("reward", rewards, remedy, self.largest_reward)
 
@@ -115,20 +107,6 @@ class CheckedVecEnv(VecEnvWrapper):
                 "all that it learned: save it, or go on with new environments: set_env(...), then learn(..., "
                 "reset_num_timesteps=False)."
             ) from error
-
-
-def _await_results(env: SubprocVecEnv) -> None:
-    """
-    Wait until all processes have sent something, or one is dead. SB3 would wait for it for ever where the others were
-    forked with its end of the pipe.
-    """
-    deaths = [process.sentinel for process in env.processes]
-    waiting = list(env.remotes)
-    while waiting:
-        ready = wait([*waiting, *deaths])
-        if any(death in ready for death in deaths):
-            raise EOFError
-        waiting = [remote for remote in waiting if remote not in ready]
 
 
 def _statistics(normalization: VecNormalize) -> dict[str, Any]:

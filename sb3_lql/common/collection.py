@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_lql.common.buffers import end_episodes
 from sb3_lql.common.checked_env import CheckedVecEnv
 from sb3_lql.common.validation import check_number
+from sb3_lql.common.workers import discard_results
 
 SelfCollectingAlgorithm = TypeVar("SelfCollectingAlgorithm", bound="CollectingAlgorithm")
 
@@ -91,6 +92,9 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             except BaseException:
                 # The environments may be a step ahead of what was stored: learning goes on with a reset
                 self._last_obs = None
+                if self.env is not None:
+                    with suppress(OSError, EOFError):  # of dead processes
+                        discard_results(self.env)
                 raise
             finally:
                 self._learning = False

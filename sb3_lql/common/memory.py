@@ -67,7 +67,12 @@ def check_buffer_fits(model: OffPolicyAlgorithm, buffer_class: type[ReplayBuffer
     each = transition_bytes(buffer_class, model.observation_space, model.action_space, once)
     needed, available = model.buffer_size * each, memory(device)
     if needed > available:
-        remedy = "" if once else ", or optimize_memory_usage=True, which stores observations once"
+        remedy = (
+            ""
+            if once
+            else ", or optimize_memory_usage=True with replay_buffer_kwargs=dict(handle_timeout_termination=False), "
+            "which stores observations once"
+        )
         raise ValueError(
             f"buffer_size={model.buffer_size} takes {needed / 1e9:.1f} GB, {each} bytes a transition, and the memory "
             f"({device.type}) is {available / 1e9:.1f} GB: pass a buffer_size below {available // each}{remedy}."

@@ -9,6 +9,8 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sb3_lql.common.workers import discard_results
+
 
 def random_states() -> dict[str, Any]:
     """
@@ -42,12 +44,13 @@ def random_states_kept() -> Iterator[None]:
 def training_states(model: OffPolicyAlgorithm) -> dict[str, Any]:
     """
     :param model: a model with its environments
-    :return: :func:`random_states`, and those of its action space and of the environments that have one
+    :return: :func:`random_states`, and those of its action space and of the environments that can be asked
     """
     assert model.env is not None
     try:
+        discard_results(model.env)
         envs = model.env.get_attr("np_random")
-    except AttributeError:
+    except Exception:  # of environments that are dead, closed, or of another kind: they will begin with other draws
         envs = None
     return random_states() | {"actions": model.action_space.np_random.bit_generator.state, "envs": envs}
 

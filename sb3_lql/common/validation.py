@@ -68,7 +68,13 @@ def check_flag(name: str, value: Any) -> None:
         raise TypeError(f"{name}={value!r} must be True or False, not {type(value).__name__}.")
 
 
-def check_finite(name: str, values: np.ndarray, remedy: str, largest: float = float(np.finfo(np.float32).max)) -> None:
+#: A gradient of the TD loss grows with the square of what it is of. Beyond these, the square of its own norm comes near
+#: the end of float32: no update could be made with such a transition, and it would come up again and again.
+LARGEST_OBSERVATION = 1e9
+LARGEST_REWARD = 1e15
+
+
+def check_finite(name: str, values: np.ndarray, remedy: str, largest: float) -> None:
     """
     :param name: what they are
     :param values: of any shape; integers always pass
@@ -85,14 +91,13 @@ def check_finite(name: str, values: np.ndarray, remedy: str, largest: float = fl
 def check_observation(observation: np.ndarray | dict[str, np.ndarray], remedy: str) -> None:
     """
     :param observation: one or a batch
-    :param remedy: what to do about one that is not finite in float32
-    :raises ValueError: if it is not
+    :param remedy: what to do about one that is not finite, or larger than :data:`LARGEST_OBSERVATION`
+    :raises ValueError: if there is one
     """
-    if isinstance(observation, dict):
-        for key, values in observation.items():
-            check_finite(f"observation[{key!r}]", np.asarray(values), remedy)
-    else:
-        check_finite("observation", np.asarray(observation), remedy)
+    parts = observation if isinstance(observation, dict) else {"": observation}
+    for key, values in parts.items():
+        name = f"observation[{key!r}]" if key else "observation"
+        check_finite(name, np.asarray(values), remedy, LARGEST_OBSERVATION)
 
 
 def check_off_policy_arguments(model: OffPolicyAlgorithm) -> None:
@@ -139,8 +144,8 @@ def check_action_space(action_space: spaces.Space[Any]) -> None:
         raise ValueError(f"action_space={action_space} holds {action_space.dtype}: pass a Box of a float dtype.")
     if not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
         raise ValueError(
-            f"action_space={action_space} is unbounded: the chain lives in a box; give it finite bounds, e.g. with "
-            "gymnasium.wrappers.RescaleAction or a narrower spaces.Box."
+            f"action_space={action_space} is unbounded: the chain lives in a box; give it finite bounds, a narrower "
+            "spaces.Box in the environment or with gymnasium.wrappers.TransformAction."
         )
     if action_space.low.size == 0:
         raise ValueError(f"action_space={action_space} has no coordinates: pass a Box with at least one.")

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import shlex
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,8 +103,13 @@ class ResumableExperiment(ExperimentManager):
                 self._save_what_there_is(model)
                 raise
 
-        # The RL Zoo's own `learn` passes no arguments on, and closes the environments after an error
-        super().learn(SimpleNamespace(learn=learn_and_keep, env=model.env))  # type: ignore[arg-type]
+        def close() -> None:
+            assert model.env is not None
+            with suppress(OSError, EOFError):  # of processes that Ctrl-C has ended too
+                model.env.close()
+
+        # The RL Zoo's own `learn` passes no arguments on, and closes the environments before it saves the model
+        super().learn(SimpleNamespace(learn=learn_and_keep, env=SimpleNamespace(close=close)))  # type: ignore[arg-type]
 
     def _save_what_there_is(self, model: BaseAlgorithm) -> None:
         if not isinstance(model, OffPolicyAlgorithm) or model.num_timesteps == 0:
