@@ -5,13 +5,13 @@ BIN = $(VENV)/bin
 # Only what stands in pyproject.toml and constraints.txt decides what is installed
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install demo test pytest type lint format check-codestyle commit-checks clean
+.PHONY: install demo test pytest doc type lint format check-codestyle commit-checks clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[benchmark,export,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[benchmark,export,docs,dev]"
 	touch $@
 
 demo: $(INSTALLED)
@@ -19,6 +19,10 @@ demo: $(INSTALLED)
 
 test pytest: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+doc: $(INSTALLED)
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
+	$(BIN)/python docs/check_links.py build/docs
 
 type: $(INSTALLED)
 	$(BIN)/mypy

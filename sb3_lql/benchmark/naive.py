@@ -132,7 +132,7 @@ class NaiveUpdate:
     def predict(self, observations: np.ndarray) -> np.ndarray:
         """
         :param observations: shape (batch, observation_dim)
-        :return: one stochastic action for each, within the action space's bounds, shape (batch, *action_shape)
+        :return: one stochastic action for each, within the action space's bounds, shape ``(batch, *action_shape)``
         """
         obs = th.as_tensor(observations, dtype=th.float32, device=self.device)
         actions = self.chain(obs, *self.draw(len(obs)))

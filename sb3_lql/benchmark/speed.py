@@ -61,10 +61,12 @@ class RandomEnv(gym.Env[np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        """:return: an observation, and nothing about it"""
         super().reset(seed=seed, options=options)
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """:return: an observation, a reward, whether the episode has ended (one step of a hundred), and SB3's rest"""
         return self._observe(), float(self.np_random.standard_normal()), self.np_random.random() < 0.01, False, {}
 
 

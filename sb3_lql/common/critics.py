@@ -46,6 +46,10 @@ class EnsembleLinear(nn.Module):
         weight, bias = self.parameters_in(x.dtype)
         return th.baddbmm(bias, x.expand(weight.shape[0], -1, -1), weight)
 
+    def extra_repr(self) -> str:
+        """:return: the sizes, for ``print``"""
+        return "n_members={}, in_features={}, out_features={}".format(*self.weight.shape)
+
     def parameters_in(self, dtype: th.dtype) -> tuple[th.Tensor, th.Tensor]:
         """
         :param dtype: a floating point type

@@ -6,7 +6,7 @@ from gymnasium import spaces
 
 def scale_to_unit(action: np.ndarray, box: spaces.Box) -> np.ndarray:
     """
-    :param action: within the box, shape (..., *box.shape)
+    :param action: within the box, shape ``(..., *box.shape)``
     :param box: a bounded box
     :return: within [-1, 1], float32
     """
@@ -17,7 +17,7 @@ def scale_to_unit(action: np.ndarray, box: spaces.Box) -> np.ndarray:
 
 def scale_from_unit(scaled_action: np.ndarray, box: spaces.Box) -> np.ndarray:
     """
-    :param scaled_action: within [-1, 1], shape (..., *box.shape)
+    :param scaled_action: within [-1, 1], shape ``(..., *box.shape)``
     :param box: a bounded box
     :return: within the box, of its dtype
     """

@@ -42,7 +42,7 @@ def report() -> None:
     for run in langevin:
         rows = [(f"w = {entry['inverse_temperature']}", entry) for entry in run.summary["by_inverse_temperature"]]
         tables += f"\n{_label(run)}:\n\n{mode_table(rows)}"
-    (args.output_dir / "tables.md").write_text(tables)
+    (args.output_dir / "tables.md").write_text(f"# Modes reached, and what w does\n\n{tables}")
     print(f"{tables}\nWritten to {args.output_dir}: {', '.join(drawn)} (SVG and PNG), runs.json, tables.md")
 
 

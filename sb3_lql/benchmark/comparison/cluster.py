@@ -20,9 +20,10 @@ MAX_RESTARTS = 10
 
 
 class Train(Protocol):
-    """Trains one run, in a worker: (run, folder, listener)."""
+    """What a worker does."""
 
-    def __call__(self, run: Run, folder: Path, listener: Listener) -> None: ...
+    def __call__(self, run: Run, folder: Path, listener: Listener) -> None:
+        """Train one run, in its folder, and tell the listener how it goes."""
 
 
 def run_all(
@@ -108,6 +109,7 @@ class ProgressDisplay(tune.Callback):
         self.folder = folder
 
     def setup(self, *args: Any, **info: Any) -> None:
+        """Draw the bar of all runs."""
         # Not before: Tune pickles its callbacks, which a terminal does not bear
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
         self.progress = Progress(*columns, TimeElapsedColumn())
@@ -117,6 +119,7 @@ class ProgressDisplay(tune.Callback):
         self.progress.start()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Draw a run's bar, or say that the run begins again."""
         name = trial.config["name"]
         if name in self.bars:
             self._print(f"{name}: its worker died, going on from the last checkpoint")
@@ -126,24 +129,27 @@ class ProgressDisplay(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
+        """Move a run's bar."""
         if "timesteps" in result:
             note = "" if result["return"] is None else f"return {result['return']:.1f}"
             bar = self.bars[trial.config["name"]]
             self.progress.update(bar, completed=result["timesteps"], total=result["n_timesteps"], note=note)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Take a run's bar away, and say how it ended."""
         result = trial.last_result
         status = result.get("status", "stopped")
         self._end(trial, f"{status}: {_last_line(result['error'])}" if result.get("error") else status)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        # Nobody is left to record it who was there
+        """Record a run whose worker died too often: nobody is left to do it who was there."""
         name = trial.config["name"]
         error = f"its worker died {MAX_RESTARTS + 1} times: {trial.get_error()}"
         record_failure(self.runs[name], self.folder / name, error)
         self._end(trial, f"failed: {_last_line(error)}")
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Leave the terminal as it was."""
         self.progress.stop()
 
     def _end(self, trial: Trial, outcome: str) -> None:

@@ -42,7 +42,7 @@ CLASSES: dict[str, dict[str, type]] = {
 
 class SimpleLinearSchedule:
     """
-    RL Zoo's schedule "lin_...", to the last bit and without RL Zoo.
+    RL Zoo's schedule ``lin_...``, to the last bit and without RL Zoo.
 
     :param initial_value: the value at the beginning, from where it falls to zero
     """
