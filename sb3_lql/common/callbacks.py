@@ -12,7 +12,8 @@ from sb3_lql.common.validation import check_count
 class SaveCheckpointCallback(BaseCallback):
     """
     Saves checkpoints from which a training can go on, unlike SB3's ``CheckpointCallback``, whose files lack the random
-    states and replace nothing. It saves between updates and collection, and at the end of the training.
+    states and replace nothing. It saves between updates and collection, and at the end of the training; inside of an
+    SB3 callback for events, such as ``EveryNTimesteps``, it does not know when that is, and saves at the end only.
 
     :param save_freq: environment steps between two checkpoints, counted over all environments
     :param save_path: folder for checkpoints

@@ -42,7 +42,7 @@ class ExportedPolicy:
         """
         :param observations: a batch
         :param draws: initial actions and noise, if the policy was exported with them
-        :return: actions, shape (batch, *action_shape)
+        :return: actions, shape ``(batch, *action_shape)``
         """
         return self._run(observations, *draws)
 

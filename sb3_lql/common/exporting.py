@@ -56,7 +56,7 @@ def export(
     :param deterministic: chains without noise from fixed starts; if ``False``, ``initial_actions`` and ``noise`` are
         inputs
     :param vec_normalize: normalise observations in the file, by the statistics given, or if ``True`` by those of the
-        model's environment, as they are now
+        model's environment, as they are now, or of the safe file that it was loaded from without one
     :param precision: "float64", or "float32", which is faster and takes half the space, and whose chains round in their
         own way
     :param n_observations: how many observations to compare on
@@ -128,7 +128,7 @@ def statistics_of(model: LangevinAlgorithm, vec_normalize: VecNormalize | bool) 
     own = model.get_vec_normalize_env()
     if own is None:
         raise ValueError(
-            "vec_normalize=True, but the model has no environment with VecNormalize: call model.set_env with one, pass "
+            "vec_normalize=True, but the model has no VecNormalize: call model.set_env with environments in one, pass "
             "the VecNormalize itself, or leave it out if the model was trained without."
         )
     return own

@@ -1,10 +1,13 @@
 """What ``VecNormalize`` has learned, as plain data, and put to work again."""
 
+import copy
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, unwrap_vec_normalize
 
 #: Settings of ``VecNormalize``, which are its arguments and its attributes.
 FLAGS = ("training", "norm_obs", "norm_reward")
@@ -59,6 +62,28 @@ def with_normalization(env: VecEnv, settings: dict[str, Any], statistics: dict[s
         of, _, moment = name.rpartition(".")
         setattr(running[of], moment, float(value) if moment == "count" else value.copy())
     return env
+
+
+def without_environments(
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    settings: dict[str, Any],
+    statistics: dict[str, np.ndarray],
+) -> VecNormalize:
+    """
+    :param observation_space: of the environments that there were, with the channels of images first
+    :param action_space: theirs
+    :param settings: as :func:`normalization_state` returns them
+    :param statistics: as :func:`normalization_state` returns them
+    :return: a ``VecNormalize`` that normalises and unnormalises, and cannot be stepped
+    :raises ValueError: if there is none of such observations
+    """
+    env: gym.Env[Any, Any] = gym.Env()
+    # VecNormalize writes the spaces of images over
+    env.observation_space, env.action_space = copy.deepcopy(observation_space), action_space
+    normalize = unwrap_vec_normalize(with_normalization(DummyVecEnv([lambda: env]), settings, statistics))
+    assert normalize is not None
+    return normalize
 
 
 def _running_statistics(env: VecNormalize) -> dict[str, RunningMeanStd]:

@@ -16,7 +16,7 @@ from sb3_lql.common.chains import ChainRunner
 from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.langevin import LangevinChain, LangevinSampler
 from sb3_lql.common.scaling import scale_from_unit, scale_to_unit
-from sb3_lql.common.validation import check_count, check_observation
+from sb3_lql.common.validation import check_count, check_finite, check_observation
 
 
 class LangevinPolicy(BasePolicy):
@@ -201,6 +201,28 @@ class LangevinPolicy(BasePolicy):
         candidates = actions.view(-1, self.n_action_samples, self.action_dim)
         return candidates[th.arange(len(best), device=best.device), best]
 
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        SB3's ``predict``.
+
+        :param observation: one or a batch
+        :param state: not used
+        :param episode_start: not used
+        :param deterministic: noise-free chains from fixed starts
+        :return: actions within the space's bounds, and ``state``
+        :raises ValueError: if an observation is not finite in float32, or an action is not finite
+        """
+        action, state = super().predict(observation, state, episode_start, deterministic)
+        remedy = "The critic overflows: its weights or the observation are too large."
+        check_finite("action", action, remedy, float(np.finfo(action.dtype).max))
+        return action, state
+
     def obs_to_tensor(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
         """
         SB3's ``obs_to_tensor``.
@@ -214,14 +236,14 @@ class LangevinPolicy(BasePolicy):
 
     def scale_action(self, action: np.ndarray) -> np.ndarray:
         """
-        :param action: actions within the space's bounds, shape (..., *action_shape)
+        :param action: actions within the space's bounds, shape ``(..., *action_shape)``
         :return: actions in [-1, 1], float32
         """
         return scale_to_unit(action, self.action_space)
 
     def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
         """
-        :param scaled_action: actions in [-1, 1], shape (..., *action_shape)
+        :param scaled_action: actions in [-1, 1], shape ``(..., *action_shape)``
         :return: actions within the space's bounds, of its dtype
         """
         return scale_from_unit(scaled_action, self.action_space)

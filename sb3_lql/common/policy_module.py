@@ -76,10 +76,10 @@ class PolicyModule(nn.Module):
         Where ``n_action_samples`` is 1, the shapes lack the dimension of that name.
 
         :param observations: as the environment gives them and of its dtype, but with the channels of images first;
-            shape (batch, *observation_shape), or a tensor for each key
+            shape ``(batch, *observation_shape)``, or a tensor for each key
         :param initial_actions: ``a_0`` in [-1, 1], shape (batch, n_action_samples, action_dim), float32
         :param noise: ``z``, shape (chain_length, batch, n_action_samples, action_dim), float32
-        :return: actions within the bounds of the action space and of its dtype, shape (batch, *action_shape)
+        :return: actions within the bounds of the action space and of its dtype, shape ``(batch, *action_shape)``
         """
         features = self.critic.features(self._normalize(observations)).to(self.dtype)
         starts = self.starts.expand(features.shape[0], -1, -1) if initial_actions is None else initial_actions
@@ -166,9 +166,11 @@ class PolicyModule(nn.Module):
             result: th.Tensor = th.func.grad(lambda a: self.critic.q_values(features, a, given).sum())(actions)
             return result
 
-        features, actions = (th.zeros(3, size, dtype=self.dtype) for size in self.critic.input_parts[:2])
+        # Sizes that are equal here would be taken for one
+        batch = 1 + sum(self.critic.input_parts)
+        features, actions = (th.zeros(batch, size, dtype=self.dtype) for size in self.critic.input_parts[:2])
         make = make_fx(gradient, tracing_mode="symbolic", _allow_non_fake_inputs=True)
-        module: th.fx.GraphModule = make(features, actions, th.zeros(3, dtype=th.int64))
+        module: th.fx.GraphModule = make(features, actions, th.zeros(batch, dtype=th.int64))
         return module
 
 

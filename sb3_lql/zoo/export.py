@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import reprlib
 import statistics
 import sys
 import time
@@ -17,11 +18,25 @@ from sb3_lql.common.exported import TOLERANCE, ExportedPolicy, Format, measure_p
 from sb3_lql.common.exporting import export_bytes
 from sb3_lql.common.files import whole_file
 from sb3_lql.common.policy_module import PolicyModule, Precision
+from sb3_lql.common.safe import algorithm_of
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
 STATISTICS_FILE = "vecnormalize.pkl"
 #: What ``--normalize`` means without a path.
-BESIDE_MODEL = Path()
+OF_MODEL = Path()
+ALGORITHMS = ("lql", "nclql")
+#: What ``--algo`` means for a ``.zip``, which does not tell.
+DEFAULT_ALGORITHM = "nclql"
+#: A model that only acts has no need of a replay buffer, nor of the environments that one with hindsight asks.
+ACTING: dict[str, Any] = dict(
+    device="cpu",
+    buffer_size=1,
+    replay_buffer_class=None,
+    replay_buffer_kwargs={},
+    optimize_memory_usage=False,
+    n_steps=1,
+)
+SAFE_SUFFIX = ".safetensors"
 WARM_UP_CALLS = 20
 
 
@@ -49,16 +64,20 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a saved model: .zip, or .safetensors")
     parser.add_argument("--format", choices=get_args(Format), required=True, help="what to write")
-    parser.add_argument("--algo", choices=["lql", "nclql"], default="nclql", help="algorithm (default: %(default)s)")
+    parser.add_argument(
+        "--algo",
+        choices=ALGORITHMS,
+        help=f"algorithm (default: what a .safetensors says it is of; {DEFAULT_ALGORITHM} for a .zip)",
+    )
     parser.add_argument("--output", type=Path, metavar="PATH", help="the file to write (default: beside MODEL)")
     parser.add_argument(
         "--normalize",
         nargs="?",
         type=Path,
-        const=BESIDE_MODEL,
+        const=OF_MODEL,
         metavar="PATH",
-        help=f"normalise observations, by the statistics of a {STATISTICS_FILE} (default: the one that train saves "
-        "beside MODEL). It is a pickle: open none that you do not trust",
+        help=f"normalise observations, by the statistics in a .safetensors, or of a {STATISTICS_FILE} (default: the "
+        "one that train saves beside a .zip). It is a pickle: open none that you do not trust",
     )
     parser.add_argument("--noise-input", action="store_true", help="chains start from, and are driven by, two inputs")
     parser.add_argument(
@@ -78,7 +97,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _export(args: argparse.Namespace) -> None:
     model = _load(args.model, args.algo)
-    vec_normalize = None if args.normalize is None else _load_statistics(args.normalize, args.model)
+    vec_normalize = None if args.normalize is None else _load_statistics(args.normalize, args.model, model)
     content, module = export_bytes(
         model, args.format, not args.noise_input, vec_normalize or False, args.precision, n_observations=100
     )
@@ -101,33 +120,52 @@ def _export(args: argparse.Namespace) -> None:
     )
     if args.repetitions:
         _print_latency(model, exported, module, args.repetitions)
-    if args.normalize is None and _statistics_beside(args.model):
+    if args.normalize is None and (left_out := _statistics_of(args.model, model)):
         print(
-            f"Note: {_statistics_beside(args.model)[0]} was left out: the file takes normalised observations. "
+            f"Note: the VecNormalize in {left_out[0]} was left out: the file takes normalised observations. "
             "--normalize puts it in."
         )
 
 
-def _load(path: Path, algo: str) -> LangevinAlgorithm:
+def _load(path: Path, algo: str | None) -> LangevinAlgorithm:
+    is_safe = path.suffix == SAFE_SUFFIX
+    algo = algo or (algorithm_of(path).lower() if is_safe else DEFAULT_ALGORITHM)
+    if algo not in ALGORITHMS:
+        raise ValueError(f"argument MODEL: {path} is of {reprlib.repr(algo)}, and may be of {', '.join(ALGORITHMS)}")
     model_class: Any = rl_zoo3.ALGOS[algo]
-    if path.suffix == ".safetensors":
-        model: LangevinAlgorithm = model_class.load_safe(path, device="cpu", buffer_size=1)
+    model: LangevinAlgorithm
+    if is_safe:
+        model = model_class.load_safe(path, **ACTING)
         return model
-    loaded: LangevinAlgorithm = model_class.load(path, device="cpu", buffer_size=1)
-    return loaded
+    try:
+        model = model_class.load(path, **ACTING)
+        return model
+    except (RuntimeError, TypeError, ValueError) as error:  # the first is PyTorch's, for other networks
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":.")
+        raise ValueError(
+            f"argument --algo: {path} cannot be loaded as {algo} ({reason}); pass what it was trained with"
+        ) from error
 
 
-def _statistics_beside(model: Path) -> list[Path]:
-    """Where ``train`` saves them: in a folder of the environment's name."""
-    return sorted(model.absolute().parent.glob(f"*/{STATISTICS_FILE}"))
+def _statistics_of(path: Path, model: LangevinAlgorithm) -> list[Path]:
+    """The files that hold them: a safe one itself; of another, what ``train`` saves in a folder beside it."""
+    if path.suffix == SAFE_SUFFIX:
+        own = model.get_vec_normalize_env()
+        return [path] if own is not None and own.norm_obs else []
+    return sorted(path.absolute().parent.glob(f"*/{STATISTICS_FILE}"))
 
 
-def _load_statistics(path: Path, model: Path) -> VecNormalize:
-    if path == BESIDE_MODEL:
-        found = _statistics_beside(model)
+def _load_statistics(path: Path, model_path: Path, model: LangevinAlgorithm) -> VecNormalize:
+    if path == OF_MODEL:
+        found = _statistics_of(model_path, model)
         if len(found) != 1:
-            raise ValueError(f"argument --normalize: {len(found)} {STATISTICS_FILE} lie beside {model}; pass a path")
+            raise ValueError(
+                f"argument --normalize: {model_path} comes with {len(found)} statistics of observations; pass the path "
+                f"of a {STATISTICS_FILE}"
+            )
         path = found[0]
+    if path == model_path and (own := model.get_vec_normalize_env()) is not None:
+        return own
     if not path.is_file():
         raise ValueError(f"argument --normalize: there is no file {path}")
     with path.open("rb") as file:

@@ -246,6 +246,18 @@ def test_observations_are_normalised_in_the_file(given: bool, tmp_path: Path) ->
     assert_same_actions(run_torchscript(path)(observations), expected, model.action_space)
 
 
+def test_a_safe_file_brings_its_statistics(tmp_path: Path) -> None:
+    env = normalized(spaces.Box(2.0, 10.0, (3,), np.float32))
+    model = make_model(NCLQL, space=env.observation_space, action_box=env.action_space)
+    model.set_env(env)
+    model.save_safe(tmp_path / "model")
+    loaded = NCLQL.load_safe(tmp_path / "model", device="cpu")
+    path = export(loaded, tmp_path / "policy.pt", format="torchscript", vec_normalize=True)
+    observations = batch_of(env.observation_space, 30)
+    expected, _ = model.predict(env.normalize_obs(observations), deterministic=True)
+    assert_same_actions(run_torchscript(path)(observations), expected, model.action_space)
+
+
 def test_of_dict_observations_the_keys_that_were_normalised_are(tmp_path: Path) -> None:
     space = spaces.Dict(a=spaces.Box(2.0, 10.0, (3,)), b=VECTOR)
     env = normalized(space, norm_obs_keys=["a"])

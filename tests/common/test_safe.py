@@ -19,10 +19,12 @@ from torch import nn
 
 from sb3_lql import LQL, NCLQL
 from sb3_lql.common.device_buffers import DeviceReplayBuffer
+from sb3_lql.common.normalization import normalization_state, without_environments
 from sb3_lql.common.policies import LangevinPolicy
-from sb3_lql.common.safe import load_safe, save_safe
+from sb3_lql.common.safe import algorithm_of, load_safe, save_safe
 from sb3_lql.common.safe.arguments import argument_names
 from tests.common import mutations
+from tests.test_deterministic import batch_of
 from tests.test_dict_env import DictEnv
 from tests.test_save_load import same_state
 from tests.test_spaces import AnySpaces, box
@@ -280,9 +282,51 @@ def test_without_an_environment_a_model_acts(algorithm: Any, tmp_path: Path) -> 
     np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
 
 
+@pytest.mark.parametrize("case", ["normalised", "normalised vectors beside images", "normalised rewards"])
+def test_without_an_environment_statistics_stay_with_the_model(case: str, tmp_path: Path) -> None:
+    model = trained(NCLQL, case)
+    loaded = reloaded(model, case, tmp_path, env=None)
+    observation = model.get_vec_normalize_env().get_original_obs()
+    normalize = [each.get_vec_normalize_env().normalize_obs for each in (model, loaded)]
+    for normalized_obs in zip(*(_parts(each(observation)) for each in normalize), strict=True):
+        np.testing.assert_array_equal(*normalized_obs)
+    loaded.save_safe(tmp_path / "again")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+
+
+def _parts(observation: Any) -> list[np.ndarray]:
+    return list(observation.values()) if isinstance(observation, dict) else [observation]
+
+
+def test_spaces_of_images_stay_as_they_are_beside_their_statistics() -> None:
+    space = spaces.Dict(img=spaces.Box(0, 255, (36, 36, 3), np.uint8))
+    before = copy.deepcopy(space)
+    env: Any = normalized(spaces_env(observation_space=copy.deepcopy(space)))
+    without_environments(space, env.action_space, *normalization_state(env))
+    assert space == before != env.observation_space
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_statistics_kept_without_an_environment_give_way_to_those_of_one(tmp_path: Path, wrapped: bool) -> None:
+    loaded = reloaded(trained(NCLQL, "normalised"), "normalised", tmp_path, env=None)
+    env = normalized(make_vec_env("Pendulum-v1")) if wrapped else make_vec_env("Pendulum-v1")
+    loaded.set_env(env)
+    assert loaded.get_vec_normalize_env() is (env if wrapped else None)
+
+
+def test_a_model_that_keeps_statistics_is_saved_as_a_zip_file(tmp_path: Path) -> None:
+    loaded = reloaded(trained(NCLQL, "normalised"), "normalised", tmp_path, env=None)
+    loaded.save(tmp_path / "model.zip")
+    assert same_state(NCLQL.load(tmp_path / "model.zip", device="cpu").get_parameters(), loaded.get_parameters())
+
+
 def test_hindsight_without_an_environment_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="HerReplayBuffer asks environments for rewards: pass env"):
-        reloaded(trained(NCLQL, "hindsight"), "hindsight", tmp_path, env=None)
+    model = trained(NCLQL, "hindsight")
+    with pytest.raises(ValueError, match=r"asks environments for rewards: pass env.*replay_buffer_class=None"):
+        reloaded(model, "hindsight", tmp_path, env=None)
+    loaded = reloaded(model, "hindsight", tmp_path, env=None, replay_buffer_class=None, replay_buffer_kwargs={})
+    obs = batch_of(model.observation_space, 1)
+    np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
 
 
 def test_a_file_that_asks_for_a_hundred_million_transitions_with_hindsight_is_refused(tmp_path: Path) -> None:
@@ -443,11 +487,33 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
-def test_a_chain_too_long_to_be_loaded_is_not_saved(tmp_path: Path) -> None:
-    model = pendulum(NCLQL, n_langevin_steps=60_000, n_noise_levels=2)
-    with pytest.raises(ValueError, match="a chain has 120000 steps, and may have 100000"):
+def test_chains_too_long_to_be_loaded_are_not_saved(tmp_path: Path) -> None:
+    model = pendulum(NCLQL, n_langevin_steps=50, n_noise_levels=2, n_action_samples=1001)
+    with pytest.raises(ValueError, match="an action takes 1001 chains of 100 steps, and may take 100000 steps"):
         save_safe(model, tmp_path / "model")
     assert not list(tmp_path.iterdir())
+    model.n_action_samples = 1000
+    save_safe(model, tmp_path / "model")
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_weights_that_overflow_make_an_error_and_no_action(algorithm: Any, deterministic: bool, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_safe(pendulum(algorithm, policy_kwargs=dict(net_arch=[8] * 10)), path)  # beyond float64, too
+    document, tensors = mutations.unpack(path.read_bytes())
+    weights = {name: 1e38 * value for name, value in tensors.items() if name.startswith("policy.critic.")}
+    path.write_bytes(mutations.pack(document, tensors | weights))
+    forged = load_safe(algorithm, path, device="cpu")
+    with pytest.raises(ValueError, match=r"action\[0\] is nan\. The critic overflows"):
+        forged.predict(np.ones(3, np.float32), deterministic=deterministic)
+
+
+def test_a_file_says_which_algorithm_it_is_of(algorithm: Any, tmp_path: Path) -> None:
+    save_safe(pendulum(algorithm), tmp_path / "model")
+    assert algorithm_of(tmp_path / "model") == algorithm.__name__
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"model\.safetensors cannot be loaded: it is damaged"):
+        algorithm_of(tmp_path / "model")
 
 
 def test_a_name_of_nothing_is_said_to_be_none(tmp_path: Path) -> None:

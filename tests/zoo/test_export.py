@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,14 +11,17 @@ import torch as th
 
 pytest.importorskip("rl_zoo3")
 
+from stable_baselines3 import SAC, HerReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_lql import LQL
+from sb3_lql import LQL, NCLQL
 from sb3_lql.zoo import cli
+from tests.common import mutations
 from tests.zoo.conftest import sb3_lql
 
-TINY = dict(policy_kwargs=dict(net_arch=[8]), n_langevin_steps=2, buffer_size=10, device="cpu", seed=0)
+TINY: dict[str, Any] = dict(policy_kwargs=dict(net_arch=[8]), n_langevin_steps=2, buffer_size=10, device="cpu", seed=0)
 
 
 def run_here(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,12 +70,21 @@ def normalized_agent(tmp_path: Path) -> tuple[Path, VecNormalize, LQL]:
     env.reset()
     for _ in range(20):
         env.step(np.ones((1, 1)))
-    model = LQL("MlpPolicy", env, normalize_score=False, inverse_temperature=2000.0, **TINY)  # type: ignore[arg-type]
+    model = LQL("MlpPolicy", env, normalize_score=False, inverse_temperature=2000.0, **TINY)
     path = tmp_path / "Pendulum-v1.zip"
     model.save(path)
     (tmp_path / "Pendulum-v1").mkdir()
     env.save(str(tmp_path / "Pendulum-v1/vecnormalize.pkl"))
     return path, env, model
+
+
+def assert_normalizes(path: Path, env: VecNormalize, model: LQL) -> None:
+    observations = np.random.default_rng(0).uniform(-1.0, 1.0, (9, 3)).astype(np.float32)
+    expected, _ = model.predict(env.normalize_obs(observations), deterministic=True)
+    as_they_are, _ = model.predict(observations, deterministic=True)
+    assert np.abs(expected - as_they_are).max() > 0.01
+    actions = th.jit.load(path)(th.from_numpy(observations))  # type: ignore[no-untyped-call]
+    np.testing.assert_allclose(actions.numpy(), expected, rtol=0.0, atol=2e-4)
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -81,22 +94,62 @@ def test_statistics_are_found_beside_the_model_or_named(
     path, env, model = normalized_agent
     normalize = ("--normalize", str(path.with_suffix("") / "vecnormalize.pkl")) if named else ("--normalize",)
     run_here(str(path), "--algo", "lql", "--format", "torchscript", *normalize, monkeypatch=monkeypatch)
-    observations = np.random.default_rng(0).uniform(-1.0, 1.0, (9, 3)).astype(np.float32)
-    expected, _ = model.predict(env.normalize_obs(observations), deterministic=True)
-    as_they_are, _ = model.predict(observations, deterministic=True)
-    assert np.abs(expected - as_they_are).max() > 0.01
-    actions = th.jit.load(path.with_suffix(".pt"))(th.from_numpy(observations))  # type: ignore[no-untyped-call]
-    np.testing.assert_allclose(actions.numpy(), expected, rtol=0.0, atol=2e-4)
+    assert_normalizes(path.with_suffix(".pt"), env, model)
 
 
-def test_statistics_that_were_left_out_are_pointed_at(
+def test_a_safe_file_brings_its_algorithm_and_statistics(
+    normalized_agent: tuple[Path, VecNormalize, LQL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, env, model = normalized_agent
+    (path.with_suffix("") / "vecnormalize.pkl").unlink()
+    model.save_safe(path.with_suffix(".safetensors"))
+    arguments = (str(path.with_suffix(".safetensors")), "--format", "torchscript", "--normalize")
+    run_here(*arguments, monkeypatch=monkeypatch)
+    assert_normalizes(path.with_suffix(".pt"), env, model)
+
+
+def test_beside_a_safe_file_no_pickle_is_opened(
     normalized_agent: tuple[Path, VecNormalize, LQL],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = normalized_agent[0]
-    run_here(str(path), "--algo", "lql", "--format", "torchscript", monkeypatch=monkeypatch)
-    assert "vecnormalize.pkl was left out" in capsys.readouterr().out
+    LQL.load(path, device="cpu").save_safe(path.with_suffix(".safetensors"))
+    monkeypatch.setattr("pickle.load", lambda _: pytest.fail("a pickle was opened"))
+    arguments = (str(path.with_suffix(".safetensors")), "--format", "torchscript", "--normalize")
+    with pytest.raises(SystemExit, match="2"):
+        run_here(*arguments, monkeypatch=monkeypatch)
+    assert "Pendulum-v1.safetensors comes with 0 statistics" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".safetensors"])
+def test_an_agent_with_hindsight_needs_no_environment(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = BitFlippingEnv(n_bits=3, continuous=True)
+    with pytest.warns(UserWarning, match="n_steps=2"):  # which hindsight ignores
+        model = NCLQL("MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer, n_steps=2, **TINY)
+    path = tmp_path / f"agent{suffix}"
+    (model.save if suffix == ".zip" else model.save_safe)(path)
+    run_here(str(path), "--format", "torchscript", "--repetitions", "0", monkeypatch=monkeypatch)
+    observation = {key: th.from_numpy(value[None]) for key, value in env.observation_space.sample().items()}
+    action = th.jit.load(path.with_suffix(".pt"))(observation)  # type: ignore[no-untyped-call]
+    expected, _ = model.predict({key: value.numpy() for key, value in observation.items()}, deterministic=True)
+    np.testing.assert_allclose(action.numpy(), expected, rtol=0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("suffix", "named"), [(".zip", "vecnormalize.pkl"), (".safetensors", "v1.safetensors")])
+def test_statistics_that_were_left_out_are_pointed_at(
+    normalized_agent: tuple[Path, VecNormalize, LQL],
+    suffix: str,
+    named: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, _, model = normalized_agent
+    model.save_safe(path.with_suffix(".safetensors"))
+    run_here(str(path.with_suffix(suffix)), "--algo", "lql", "--format", "torchscript", monkeypatch=monkeypatch)
+    assert f"{named} was left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -107,7 +160,7 @@ def test_statistics_that_were_left_out_are_pointed_at(
         (("MODEL",), "required: --format"),
         (("MODEL", "--format", "torchscript", "--observations", "1"), "--observations: 1 is too small"),
         (("MODEL", "--format", "torchscript", "--repetitions", "-1"), "--repetitions: -1 is too small"),
-        (("MODEL", "--format", "torchscript", "--normalize"), "0 vecnormalize.pkl lie beside"),
+        (("MODEL", "--format", "torchscript", "--normalize"), "comes with 0 statistics of observations"),
         (("MODEL", "--format", "torchscript", "--normalize", "no.pkl"), "there is no file no.pkl"),
     ],
 )
@@ -121,6 +174,30 @@ def test_what_cannot_be_exported_is_refused(
     with pytest.raises(SystemExit, match="2"):
         run_here(*(str(nclql_agent) if option == "MODEL" else option for option in options), monkeypatch=monkeypatch)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trained_with", ["lql", "sac"])
+def test_for_an_agent_of_another_algorithm_the_option_is_named(
+    trained_with: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = dict(policy_kwargs=dict(net_arch=[8]), buffer_size=10, device="cpu")
+    model: Any = dict(lql=LQL, sac=SAC)[trained_with]("MlpPolicy", "Pendulum-v1", **sizes)
+    model.save(tmp_path / "agent.zip")
+    with pytest.raises(SystemExit, match="2"):
+        run_here(str(tmp_path / "agent.zip"), "--format", "torchscript", monkeypatch=monkeypatch)
+    assert re.search(r"argument --algo: \S+agent\.zip cannot be loaded as nclql \(", capsys.readouterr().err)
+
+
+def test_an_algorithm_that_a_file_makes_up_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "agent.safetensors"
+    LQL("MlpPolicy", "Pendulum-v1", **TINY).save_safe(path)
+    document, tensors = mutations.unpack(path.read_bytes())
+    path.write_bytes(mutations.pack(mutations.replaced(document, ("algorithm",), "PPO"), tensors))
+    with pytest.raises(SystemExit, match="2"):
+        run_here(str(path), "--format", "torchscript", monkeypatch=monkeypatch)
+    assert "is of 'ppo', and may be of lql, nclql" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named(nclql_agent: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,8 @@ LIMITS = {
 }
 #: HER keeps a Python object for each transition, and makes them all at once.
 MAX_HINDSIGHT_BUFFER = 10**7
-#: Steps of a chain, which for NC-LQL are a product, whoever asks for them.
-MAX_CHAIN_LENGTH = 100_000
+#: Langevin steps for one action, which are a product, whoever asks for them: half a minute on one slow core.
+MAX_LANGEVIN_STEPS = 100_000
 #: Random generators take seeds of 32 bits.
 MAX_SEED = 2**32 - 1
 

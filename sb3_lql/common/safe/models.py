@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_lql.common.files import with_suffix
 from sb3_lql.common.model import LangevinModel
-from sb3_lql.common.normalization import with_normalization
+from sb3_lql.common.normalization import with_normalization, without_environments
 from sb3_lql.common.safe.arguments import argument_names, check_noise, decode_arguments, encode_arguments
 from sb3_lql.common.safe.files import fields, read_file, write_file
 from sb3_lql.common.safe.networks import check_weights, policy_on_meta
@@ -91,7 +91,7 @@ def save_safe(model: LangevinModel, path: str | Path) -> None:
 def load_safe(
     cls: type[SelfLangevin],
     path: str | Path,
-    env: GymEnv | None = None,
+    env: GymEnv | str | None = None,
     device: th.device | str = "auto",
     custom_objects: dict[str, Any] | None = None,
     **kwargs: Any,
@@ -102,8 +102,10 @@ def load_safe(
 
     :param cls: the model's class
     :param path: name of the file
-    :param env: environments to go on learning in; put into a ``VecNormalize`` with the file's statistics if it has
-        some, or given them if they are in one. ``None`` to act only: on normalised observations, then
+    :param env: environments to go on learning in, or their id; put into a ``VecNormalize`` with the file's statistics
+        if it has some, or given them if they are in one. ``None`` to act only: on observations that
+        ``get_vec_normalize_env()`` has normalised, then, which keeps the statistics until there are environments.
+        Hindsight has nothing to ask without them: pass ``replay_buffer_class=None, replay_buffer_kwargs={}``
     :param device: where to compute
     :param custom_objects: the code that the file lacks, by name: ``policy_class``, an argument such as
         ``learning_rate``, or a part of one such as ``"policy_kwargs.features_extractor_class"``
@@ -129,6 +131,18 @@ def load_safe(
         model.policy.load_state_dict(contents.weights)
         load_optimizer(model.policy.optimizer, *contents.optimizer)
         return model
+
+
+def algorithm_of(path: str | Path) -> str:
+    """
+    :param path: name of a file of :func:`save_safe`
+    :return: name of the class whose model it says it holds
+    :raises FileNotFoundError: if there is no such file
+    :raises ValueError: if it is damaged or dishonest
+    """
+    path = with_suffix(path, ".safetensors")
+    with _naming(f"{path} cannot be loaded"):
+        return str(fields("model", read_file(path)[0], list(ENTRIES))["algorithm"])
 
 
 def _decode(
@@ -175,12 +189,18 @@ def _decode(
     return _Contents(model, weights, optimizer, normalization)
 
 
-def _set_env(model: Any, env: GymEnv | None, contents: _Contents) -> None:
-    """Let the model learn in ``env``, if there is one."""
-    hindsight = issubclass(model.replay_buffer_class or ReplayBuffer, HerReplayBuffer)
+def _set_env(model: Any, env: GymEnv | str | None, contents: _Contents) -> None:
+    """Let the model learn in ``env``, if there is one; else keep what was learned of its observations and rewards."""
     if env is None:
-        if hindsight:
-            raise ValueError(f"{model.replay_buffer_class.__name__} asks environments for rewards: pass env=...")
+        if issubclass(model.replay_buffer_class or ReplayBuffer, HerReplayBuffer):
+            raise ValueError(
+                f"{model.replay_buffer_class.__name__} asks environments for rewards: pass env=..., or to act only "
+                "replay_buffer_class=None, replay_buffer_kwargs={}"
+            )
+        if contents.normalization is not None:  # where SB3 has it, whose save leaves it out and whose set_env resets it
+            model._vec_normalize_env = without_environments(
+                model.observation_space, model.action_space, *contents.normalization
+            )
         return
     several: VecEnv = model._wrap_env(env, model.verbose)
     if contents.normalization is not None:

@@ -7,7 +7,7 @@ import torch as th
 
 from sb3_lql.common.langevin import LangevinSampler
 from sb3_lql.common.policies import LangevinPolicy
-from sb3_lql.common.safe.arguments import MAX_CHAIN_LENGTH
+from sb3_lql.common.safe.arguments import MAX_LANGEVIN_STEPS
 
 _PREFIX = "policy."
 
@@ -24,8 +24,11 @@ def policy_on_meta(model: Any, n_tensors: int) -> LangevinPolicy:
     if n_layers > n_tensors:
         raise ValueError(f"policy_kwargs.net_arch has {n_layers} layers, and the file {n_tensors} tensors")
     sampler: LangevinSampler = model._make_sampler()
-    if sampler.chain_length > MAX_CHAIN_LENGTH:
-        raise ValueError(f"a chain has {sampler.chain_length} steps, and may have {MAX_CHAIN_LENGTH}")
+    if sampler.chain_length * model.n_action_samples > MAX_LANGEVIN_STEPS:
+        raise ValueError(
+            f"an action takes {model.n_action_samples} chains of {sampler.chain_length} steps, and may take "
+            f"{MAX_LANGEVIN_STEPS} steps"
+        )
     # A policy puts its critics on its own device, which without parameters is the CPU
     meta = th.device("meta")
     policy_class = type("PolicyOnMeta", (model.policy_class,), dict(device=property(lambda _: meta)))
