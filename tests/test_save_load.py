@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import SAC
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_lql import LQL, NCLQL
@@ -140,11 +141,47 @@ def test_the_replay_buffer_is_saved_and_loaded(algorithm: Any, tiny: dict[str, A
         np.testing.assert_array_equal(getattr(loaded.replay_buffer, name), getattr(model.replay_buffer, name))
 
 
+@pytest.mark.parametrize(
+    ("buffer_kwargs", "model_kwargs", "message"),
+    [
+        ({}, dict(n_steps=3), "n_steps=1, the model's own 3"),
+        (dict(n_steps=3), {}, "n_steps=3, the model's own 1"),
+        (dict(n_steps=3), dict(n_steps=3, gamma=0.5), "gamma=0.99, the model's own 0.5"),
+    ],
+)
+def test_a_replay_buffer_of_other_returns_is_refused(
+    tiny: dict[str, Any], tmp_path: Path, buffer_kwargs: Any, model_kwargs: Any, message: str
+) -> None:
+    NCLQL("MlpPolicy", "Pendulum-v1", **tiny, **buffer_kwargs).save_replay_buffer(tmp_path / "buffer")
+    model = NCLQL("MlpPolicy", "Pendulum-v1", **tiny, **model_kwargs)
+    own = model.replay_buffer
+    with pytest.raises(ValueError, match=f"The replay buffer has {message}"):
+        model.load_replay_buffer(tmp_path / "buffer")
+    assert model.replay_buffer is own
+
+
+def test_a_replay_buffer_of_sac_is_loaded_whatever_its_size(tiny: dict[str, Any], tmp_path: Path) -> None:
+    SAC("MlpPolicy", "Pendulum-v1", buffer_size=300, n_steps=3).learn(10).save_replay_buffer(tmp_path / "buffer")
+    model = NCLQL("MlpPolicy", "Pendulum-v1", n_steps=3, **tiny)
+    model.load_replay_buffer(tmp_path / "buffer")
+    assert model.replay_buffer is not None
+    assert (model.replay_buffer.buffer_size, model.replay_buffer.pos) == (300, 10)
+
+
 def test_a_model_can_be_loaded_for_another_number_of_envs(algorithm: Any, tiny: dict[str, Any]) -> None:
     loaded = reloaded(trained(algorithm, tiny), env=make_vec_env("Pendulum-v1", n_envs=2))
     loaded.learn(60)
     assert loaded.n_envs == loaded.replay_buffer.n_envs == 2
     assert loaded._n_updates > 10
+
+
+def test_an_environment_may_be_named_by_its_id(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
+    model = algorithm("MlpPolicy", "Pendulum-v1", **tiny)
+    model.save(tmp_path / "model")
+    model.save_safe(tmp_path / "model")
+    loaded = [algorithm.load(tmp_path / "model", "Pendulum-v1"), algorithm.load_safe(tmp_path / "model", "Pendulum-v1")]
+    loaded[0].set_env("Pendulum-v1")
+    assert [other.learn(1).get_env().num_envs for other in loaded] == [1, 1]
 
 
 def test_save_excludes_and_includes_what_it_is_told(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:

@@ -15,6 +15,15 @@ STATE = "replay_buffer.state"
 ARRAYS = "replay_buffer.arrays"
 
 
+def n_used_steps(buffer: ReplayBuffer) -> int:
+    """
+    :param buffer: any of SB3's or ours
+    :return: how many of its steps have been written to
+    """
+    # With optimize_memory_usage, the last observation lies one row further than the last step
+    return buffer.buffer_size if buffer.full else min(buffer.pos + 1, buffer.buffer_size)
+
+
 class _BufferPickler(pickle.Pickler):
     """
     Leaves the arrays out, for :attr:`arrays`. Of those with a row per step it takes the rows that were written.
@@ -26,9 +35,7 @@ class _BufferPickler(pickle.Pickler):
     def __init__(self, file: io.BytesIO, buffer: ReplayBuffer) -> None:
         super().__init__(file, protocol=5, buffer_callback=lambda array: self.arrays.append(array.raw()))
         self.arrays: list[memoryview] = []
-        # With optimize_memory_usage, the last observation lies one row further than the last step
-        n_steps = buffer.buffer_size
-        n_used = n_steps if buffer.full else min(buffer.pos + 1, n_steps)
+        n_steps, n_used = buffer.buffer_size, n_used_steps(buffer)
         #: Used rows by the length of an array, with a row per step or per step and environment.
         self.n_used = {n_steps * buffer.n_envs: n_used * buffer.n_envs, n_steps: n_used}
 
@@ -70,20 +77,14 @@ def read_buffer(folder: Path) -> ReplayBuffer:
     """
     Read a replay buffer without a second copy in memory.
 
-    :param folder: what :func:`write_buffer` has written to; one that you trust, as it holds a pickle
+    :param folder: what :func:`write_buffer` has written to, whole; one that you trust, as it holds a pickle
     :return: the buffer; one for hindsight still needs its environments
-    :raises ValueError: if the files are damaged
     """
-    try:
-        sizes, state = pickle.loads((folder / STATE).read_bytes())
-        with (folder / ARRAYS).open("rb") as file:
-            if (folder / ARRAYS).stat().st_size != sum(sizes):
-                raise ValueError(f"{ARRAYS} should have {sum(sizes)} bytes")
-            # Pages of a mapped file are the system's cache, not the process's memory
-            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if sum(sizes) else b"")
-        buffer = pickle.loads(state, buffers=_parts(content, sizes))
-    except (OSError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise ValueError(f"{folder} holds no whole replay buffer: {error!r}.") from error
+    sizes, state = pickle.loads((folder / STATE).read_bytes())
+    with (folder / ARRAYS).open("rb") as file:
+        # Pages of a mapped file are the system's cache, not the process's memory
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if sum(sizes) else b"")
+    buffer = pickle.loads(state, buffers=_parts(content, sizes))
     assert isinstance(buffer, ReplayBuffer)
     return buffer
 

@@ -3,24 +3,28 @@
 import json
 import pickle
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
+from gymnasium import spaces
 from stable_baselines3 import HerReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecTransposeImage, unwrap_vec_normalize
 
 from sb3_lql.common.buffer_files import read_buffer, write_buffer
 from sb3_lql.common.collection import CollectingAlgorithm
-from sb3_lql.common.files import UNFINISHED, discard_folder, whole_folder
+from sb3_lql.common.files import discard_folder, discard_unfinished, whole_folder
 from sb3_lql.common.random_states import set_training_states, training_states
 
 #: Names within a checkpoint. The model's is SB3's file.
 MODEL = "model.zip"
 NORMALIZATION = "vecnormalize.pkl"
 RANDOM_STATES = "random_states.pkl"
-#: What the checkpoint is of, as JSON.
+#: What the checkpoint is of, and what it consists of, as JSON.
 MANIFEST = "checkpoint.json"
+#: Of the checkpoints' own names.
+NAME = r"\d+_\d+_steps"
 
 
 def save_checkpoint(
@@ -50,15 +54,13 @@ def save_checkpoint(
             normalization.save(str(unfinished / NORMALIZATION))
         (unfinished / RANDOM_STATES).write_bytes(pickle.dumps(training_states(model)))
         manifest = {
-            "algorithm": type(model).__name__,
-            "num_timesteps": model.num_timesteps,
+            **_in_common(model),
             "n_updates": model._n_updates,
-            "n_envs": model.n_envs,
             "extra": extra or {},
+            "bytes": {part.name: part.stat().st_size for part in unfinished.iterdir()},
         }
         (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    for path in folder.glob(f"*{UNFINISHED}*"):
-        shutil.rmtree(path)
+    discard_unfinished(folder, NAME)
     if keep is not None:
         for path in before[: len(before) + 1 - keep]:
             discard_folder(path)
@@ -70,8 +72,7 @@ def checkpoints(folder: Path) -> list[Path]:
     :param folder: folder for checkpoints; there may be none
     :return: those that are whole, the newest one last
     """
-    names = re.compile(r"\d+_\d+_steps")
-    found = [path.parent for path in folder.glob(f"*/{MANIFEST}") if names.fullmatch(path.parent.name)]
+    found = [path.parent for path in folder.glob(f"*/{MANIFEST}") if re.fullmatch(NAME, path.parent.name)]
     return sorted(found, key=_number)
 
 
@@ -89,17 +90,51 @@ def find_checkpoint(path: Path) -> Path | None:
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """
     :param checkpoint: a checkpoint
-    :return: what it is of: algorithm, num_timesteps, n_updates, n_envs, extra
-    :raises ValueError: if it is damaged
+    :return: what it is of: algorithm, num_timesteps, n_updates, n_envs, extra, and arguments that the replay buffer has
+    :raises ValueError: if it is not whole
     """
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text())
-        names = {"algorithm", "num_timesteps", "n_updates", "n_envs", "extra"}
+        names = {"algorithm", "num_timesteps", "n_updates", "n_envs", "extra", "bytes"}
         if not isinstance(manifest, dict) or not names <= manifest.keys():
             raise ValueError(f"{MANIFEST} does not name {sorted(names)}")
+        for name, size in manifest["bytes"].items():
+            if (checkpoint / name).stat().st_size != size:
+                raise ValueError(f"{name} does not have {size} bytes")
     except (OSError, ValueError) as error:
         raise ValueError(f"{checkpoint} is damaged: {error}; take an older checkpoint.") from error
     return manifest
+
+
+def check_agreement(checkpoint: Path, **values: Any) -> None:
+    """
+    :param checkpoint: a checkpoint
+    :param values: by names that its manifest has, what they must be
+    :raises ValueError: if they are not, or if the checkpoint is not whole
+    """
+    manifest = read_manifest(checkpoint)
+    for name, value in values.items():
+        if manifest[name] != value:
+            raise ValueError(
+                f"{checkpoint} was made with {name}={manifest[name]!r}, not {value!r}: load it with the same."
+            )
+
+
+def with_saved_normalization(env: VecEnv, checkpoint: Path) -> VecEnv:
+    """
+    :param env: environments, with the channels of images first
+    :param checkpoint: a whole checkpoint
+    :return: the same, in a ``VecNormalize`` if the checkpoint's were in one and these fit into it and are in none
+    """
+    if not (checkpoint / NORMALIZATION).is_file() or unwrap_vec_normalize(env) is not None:
+        return env
+    normalization: VecNormalize = pickle.loads((checkpoint / NORMALIZATION).read_bytes())
+    # SB3 only transposes images of integers: those that were normalised before have kept their channels last
+    for each in (env, env.venv if isinstance(env, VecTransposeImage) else env):
+        if _shapes(each) == _shapes(normalization) and each.action_space == normalization.action_space:
+            normalization.set_venv(each)
+            return normalization
+    return env
 
 
 def restore(model: OffPolicyAlgorithm, checkpoint: Path) -> None:
@@ -109,13 +144,11 @@ def restore(model: OffPolicyAlgorithm, checkpoint: Path) -> None:
 
     :param model: the model as it was loaded from the checkpoint, with as many environments as it had
     :param checkpoint: a checkpoint
-    :raises ValueError: if the checkpoint is damaged, or is of something else
+    :raises ValueError: if the checkpoint is not whole, or if it is of something else or of a replay buffer that was
+        made with other arguments than the model's
     """
-    manifest = read_manifest(checkpoint)
-    expected = {"algorithm": type(model).__name__, "num_timesteps": model.num_timesteps, "n_envs": model.n_envs}
-    for name, value in expected.items():
-        if manifest[name] != value:
-            raise ValueError(f"{checkpoint} is of {name}={manifest[name]!r}, not {value!r}: load it with the same.")
+    check_agreement(checkpoint, **_in_common(model))
+    model.replay_buffer = None  # where memory is short there is no room for two
     buffer = read_buffer(checkpoint)
     if isinstance(buffer, HerReplayBuffer):
         assert model.env is not None
@@ -132,6 +165,30 @@ def restore(model: OffPolicyAlgorithm, checkpoint: Path) -> None:
         saved = vars(pickle.loads((checkpoint / NORMALIZATION).read_bytes()))
         vars(normalization).update({name: value for name, value in saved.items() if name != "venv"})
     set_training_states(model, pickle.loads((checkpoint / RANDOM_STATES).read_bytes()))
+
+
+def _in_common(model: OffPolicyAlgorithm) -> dict[str, Any]:
+    """What a checkpoint and the model that takes it over must have in common, and arguments that its buffer keeps."""
+    assert model.replay_buffer_class is not None
+    has_gamma = issubclass(model.replay_buffer_class, NStepReplayBuffer)
+    kwargs = model.replay_buffer_kwargs
+    return {
+        "algorithm": type(model).__name__,
+        "num_timesteps": model.num_timesteps,
+        "n_envs": model.n_envs,
+        "replay_buffer_class": model.replay_buffer_class.__name__,
+        "buffer_size": int(model.buffer_size),
+        "optimize_memory_usage": bool(model.optimize_memory_usage),
+        "n_steps": int(model.n_steps),
+        "gamma": float(model.gamma) if has_gamma else None,
+        # Objects cannot be compared once they are in a file
+        "replay_buffer_kwargs": {name: kwargs[name] for name in kwargs if isinstance(kwargs[name], int | float | str)},
+    }
+
+
+def _shapes(env: VecEnv) -> Any:
+    space = env.observation_space
+    return {key: space[key].shape for key in space} if isinstance(space, spaces.Dict) else space.shape
 
 
 def _number(checkpoint: Path) -> int:

@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples, Repla
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_lql.common.buffer_files import n_used_steps
 from sb3_lql.common.buffers import Float32Storage, upload
 
 
@@ -40,7 +41,7 @@ class _Table:
     def __init__(
         self, n_steps: int, n_envs: int, fields: dict[str, tuple[tuple[int, ...], np.dtype[Any]]], device: th.device
     ) -> None:
-        self.n_envs = n_envs
+        self.n_steps, self.n_envs, self.fields = n_steps, n_envs, fields
         self.columns: dict[str, tuple[np.dtype[Any], slice, tuple[int, ...]]] = {}
         widths: dict[np.dtype[Any], int] = {}
         for name, (shape, dtype) in fields.items():
@@ -51,6 +52,7 @@ class _Table:
         zeros = {dtype: th.from_numpy(np.zeros((n_steps * n_envs, width), dtype)) for dtype, width in widths.items()}
         on_cpu = device.type == "cpu"
         self.tensors = zeros if on_cpu else {key: th.zeros_like(like, device=device) for key, like in zeros.items()}
+        self.device = th.empty(0, device=device).device  # with its index
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """
@@ -73,13 +75,23 @@ class _Table:
             tables = {dtype: tensor.index_select(0, rows) for dtype, tensor in tables.items()}
         return {name: tables[dtype][:, at].view(-1, *shape) for name, (dtype, at, shape) in self.columns.items()}
 
-    def move(self, device: th.device) -> None:
-        """:param device: where to"""
-        self.tensors = {dtype: tensor.to(device) for dtype, tensor in self.tensors.items()}
+    def to(self, device: th.device, n_used: int) -> "_Table":
+        """
+        :param device: where to
+        :param n_used: steps that have been written to; the others are not copied
+        :return: the same there; itself if that is where it is
+        """
+        if th.empty(0, device=device).device == self.device:
+            return self
+        table = _Table(self.n_steps, self.n_envs, self.fields, device)
+        n_rows = n_used * self.n_envs
+        for dtype, tensor in self.tensors.items():
+            table.tensors[dtype][:n_rows] = tensor[:n_rows]
+        return table
 
     def __getstate__(self) -> dict[str, Any]:
-        # Arrays can be read where there is no such device, and are pickled without a copy
-        return self.__dict__ | dict(tensors={dtype: tensor.cpu().numpy() for dtype, tensor in self.tensors.items()})
+        # Arrays are pickled without a copy
+        return self.__dict__ | dict(tensors={dtype: tensor.numpy() for dtype, tensor in self.tensors.items()})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, tensors={dtype: th.from_numpy(array) for dtype, array in state["tensors"].items()})
@@ -142,7 +154,7 @@ class DeviceReplayBuffer(Float32Storage):
     def device(self, device: th.device | str) -> None:
         self._device = get_device(device)
         if hasattr(self, "_table"):  # SB3's constructor sets the device first
-            self._table.move(self._device)
+            self._table = self._table.to(self._device, n_used_steps(self))
             self._set_views()
 
     def _set_views(self) -> None:
@@ -153,7 +165,9 @@ class DeviceReplayBuffer(Float32Storage):
             setattr(self, name, _nested(name, views))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in self._names}
+        state = {name: value for name, value in self.__dict__.items() if name not in self._names}
+        # From the CPU's memory it can be read where there is no such device
+        return state | dict(_table=self._table.to(th.device("cpu"), n_used_steps(self)))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

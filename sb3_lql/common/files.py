@@ -2,13 +2,16 @@
 
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-#: In the names of files and folders that nobody finished; what bears it may be deleted.
+import psutil
+
+#: In the names of files and folders that are not finished, before the computer's name and the process's number.
 UNFINISHED = ".unfinished-"
 
 
@@ -62,19 +65,36 @@ def whole_folder(path: Path) -> Iterator[Path]:
             _flush(part)
         unfinished.rename(path)
     except BaseException:
-        shutil.rmtree(unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
     _flush(path.parent)
 
 
 def discard_folder(path: Path) -> None:
     """
-    Delete a folder. A kill in the middle does not leave a part under the name of the whole.
+    Delete a folder, as far as the system lets us. A kill in the middle does not leave a part under the name of the
+    whole.
 
     :param path: the folder; there may be none
     """
-    if path.exists():
-        shutil.rmtree(path.rename(_unfinished(path)))
+    with suppress(OSError):  # there is none, or another process is deleting it
+        shutil.rmtree(path.rename(_unfinished(path)), ignore_errors=True)
+
+
+def discard_unfinished(folder: Path, name: str) -> None:
+    """
+    Delete what processes that were killed have left of :func:`whole_folder` and :func:`discard_folder`, as far as the
+    system lets us. What another computer or a living process is about stays.
+
+    :param folder: where to look
+    :param name: regular expression for the names that the folders were to have or had
+    """
+    unfinished = re.compile(rf"(?:{name}){re.escape(UNFINISHED + platform.node())}-(\d+)")
+    for path in folder.iterdir():
+        match = unfinished.fullmatch(path.name)
+        # After a restart this process may have the number of the one that was killed
+        if match and (int(match[1]) == os.getpid() or not psutil.pid_exists(int(match[1]))):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _unfinished(path: Path) -> Path:

@@ -11,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import get_parameters_by_name
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_lql.common.buffers import default_replay_buffer_class
 from sb3_lql.common.collection import CollectingAlgorithm
@@ -103,6 +104,11 @@ class LangevinModel(CollectingAlgorithm):
         self.compile = compile
         self.bfloat16_chain = bfloat16_chain
         self.overlap_updates = overlap_updates
+
+    @staticmethod
+    def _wrap_env(env: GymEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """SB3's, for ``load`` and ``set_env``: an environment's id serves them as it does the constructor."""
+        return CollectingAlgorithm._wrap_env(maybe_make_env(env, verbose), verbose, monitor_wrapper)
 
     @abstractmethod
     def _make_sampler(self) -> LangevinSampler:

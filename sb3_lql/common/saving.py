@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch as th
-from stable_baselines3.common.base_class import maybe_make_env
-from stable_baselines3.common.env_util import is_wrapped
-from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_lql.common import checkpoint as checkpoints
 from sb3_lql.common import safe
@@ -66,24 +63,27 @@ class SavableModel(LangevinModel):
         before = self.replay_buffer
         try:
             super().load_replay_buffer(path, truncate_last_traj)
-            self._check_loaded_buffer()
+            self._check_loaded_buffer(before)
         except BaseException:
             self.replay_buffer = before
             raise
 
-    def _check_loaded_buffer(self) -> None:
+    def _check_loaded_buffer(self, own: ReplayBuffer | None) -> None:
         buffer = self.replay_buffer
         assert buffer is not None
         pairs = {
             "observation_space": (float32_space(buffer.observation_space), float32_space(self.observation_space)),
             "action_space": (buffer.action_space, self.action_space),
             "n_envs": (buffer.n_envs, self.n_envs),
+            # Buffers of single steps have neither
+            "n_steps": (getattr(buffer, "n_steps", 1), getattr(own, "n_steps", 1)),
+            "gamma": (getattr(buffer, "gamma", None), getattr(own, "gamma", None)),
         }
         for name, (of_buffer, of_model) in pairs.items():
             if of_buffer != of_model:
                 raise ValueError(
-                    f"The replay buffer has {name}={of_buffer}, the model {of_model}: load one that was collected in "
-                    "the model's environments."
+                    f"The replay buffer has {name}={of_buffer}, the model's own {of_model}: load one that was "
+                    "collected with the same."
                 )
 
     def save_checkpoint(self, folder: str | Path, keep: int | None = None) -> Path:
@@ -113,23 +113,18 @@ class SavableModel(LangevinModel):
         :param env: as many environments as before, or their id; put into a ``VecNormalize`` if they were in one and are
             not
         :param device: as in ``load``
-        :param kwargs: arguments of the constructor to change, as in ``load``
+        :param kwargs: arguments of the constructor to change, as in ``load``; but not those that the replay buffer was
+            made with
         :return: the model
-        :raises ValueError: if there is no whole checkpoint, or if it is of another algorithm or of other environments
+        :raises ValueError: if there is no whole checkpoint, or if it is of another algorithm, of other environments or
+            of another replay buffer
         """
         found = checkpoints.find_checkpoint(Path(folder))
         if found is None:
             raise ValueError(f"{folder} holds no checkpoint: pass what save_checkpoint was given, or has returned.")
-        manifest = checkpoints.read_manifest(found)
-        if manifest["algorithm"] != cls.__name__:
-            raise ValueError(f"{found} is of {manifest['algorithm']}: load it with {manifest['algorithm']}.")
-        env = vectorized(env)
-        if env.num_envs != manifest["n_envs"]:
-            raise ValueError(
-                f"{found} was made with {manifest['n_envs']} environments, env has {env.num_envs}: pass as many."
-            )
-        if (found / checkpoints.NORMALIZATION).is_file() and unwrap_vec_normalize(env) is None:
-            env = VecNormalize.load(str(found / checkpoints.NORMALIZATION), env)
+        env = cls._wrap_env(env)
+        checkpoints.check_agreement(found, algorithm=cls.__name__, n_envs=env.num_envs)
+        env = checkpoints.with_saved_normalization(env, found)
         model = cls.load(found / checkpoints.MODEL, env=env, device=device, **kwargs)
         checkpoints.restore(model, found)
         return model
@@ -149,7 +144,7 @@ class SavableModel(LangevinModel):
     def load_safe(
         cls: type[SelfSavable],
         path: str | Path,
-        env: GymEnv | None = None,
+        env: GymEnv | str | None = None,
         device: th.device | str = "auto",
         custom_objects: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -159,7 +154,9 @@ class SavableModel(LangevinModel):
         checked.
 
         :param path: the file
-        :param env: environments to learn on in; put into a ``VecNormalize`` if they were in one and are not
+        :param env: environments to learn on in, or their id; put into a ``VecNormalize`` if they were in one and are
+            not. ``None`` to act only, on observations that ``get_vec_normalize_env()`` has normalised, if there is one.
+            A model with hindsight needs them, or ``replay_buffer_class=None, replay_buffer_kwargs={}``
         :param device: as in ``load``
         :param custom_objects: what is code and cannot be in the file, by the names that the error asks for, such as
             ``{"learning_rate": schedule}``
@@ -170,15 +167,3 @@ class SavableModel(LangevinModel):
         :raises TypeError: for an unknown argument
         """
         return safe.load_safe(cls, path, env, device, custom_objects, **kwargs)
-
-
-def vectorized(env: GymEnv | str) -> VecEnv:
-    """
-    :param env: an environment, its id, or several
-    :return: the same as several, as SB3 makes it of one
-    """
-    env = maybe_make_env(env, verbose=0)
-    if isinstance(env, VecEnv):
-        return env
-    monitored = env if is_wrapped(env, Monitor) else Monitor(env)
-    return DummyVecEnv([lambda: monitored])

@@ -6,21 +6,26 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, VecTransposeImage
 
 from sb3_lql import LQL, NCLQL
+from sb3_lql.common.buffer_files import read_buffer
 from sb3_lql.common.callbacks import SaveCheckpointCallback
-from sb3_lql.common.checkpoint import checkpoints, find_checkpoint
+from sb3_lql.common.checkpoint import checkpoints, find_checkpoint, restore
 from sb3_lql.common.device_buffers import DeviceReplayBuffer
+from sb3_lql.common.files import UNFINISHED
 
 
 def make_env(n_envs: int = 2, normalized: bool = False, **kwargs: Any) -> Any:
@@ -172,9 +177,9 @@ def test_what_does_not_fit_is_refused(tiny: dict[str, Any], tmp_path: Path) -> N
     checkpoint = model.save_checkpoint(tmp_path)
     with pytest.raises(ValueError, match="holds no checkpoint"):
         LQL.load_checkpoint(tmp_path / "elsewhere", make_env())
-    with pytest.raises(ValueError, match="is of LQL: load it with LQL"):
+    with pytest.raises(ValueError, match="made with algorithm='LQL', not 'NCLQL': load it with the same"):
         NCLQL.load_checkpoint(tmp_path, make_env())
-    with pytest.raises(ValueError, match="made with 2 environments, env has 3"):
+    with pytest.raises(ValueError, match="made with n_envs=2, not 3: load it with the same"):
         LQL.load_checkpoint(tmp_path, make_env(3))
     with pytest.raises(ValueError, match="made without VecNormalize"):
         LQL.load_checkpoint(tmp_path, make_env(normalized=True))
@@ -182,9 +187,143 @@ def test_what_does_not_fit_is_refused(tiny: dict[str, Any], tmp_path: Path) -> N
         LQL.load_checkpoint(tmp_path, make_vec_env("MountainCarContinuous-v0", 2))
     with pytest.raises(ValueError, match="this model has no env"):
         LQL.load(checkpoint / "model.zip").save_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "missing", "empty"])
+def test_damaged_checkpoint_is_refused_whatever_part_it_is(tiny: dict[str, Any], tmp_path: Path, damage: str) -> None:
+    checkpoint: Any = LQL("MlpPolicy", make_env(normalized=True), **tiny).learn(10).save_checkpoint(tmp_path)
+    parts = list(checkpoint.iterdir())
+    assert len(parts) == 6
+    for part in parts:
+        content = part.read_bytes()
+        part.write_bytes(content[:-5] if damage == "cut short" else b"")
+        if damage == "missing":
+            part.unlink()
+        with pytest.raises(ValueError, match=r"is damaged: .*; take an older checkpoint|holds no checkpoint"):
+            LQL.load_checkpoint(checkpoint, make_env())
+        part.write_bytes(content)
     (checkpoint / "checkpoint.json").write_text("{}")
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match=r"is damaged: .* does not name"):
         LQL.load_checkpoint(checkpoint, make_env())
+
+
+ONCE = dict(handle_timeout_termination=False)
+
+
+@pytest.mark.parametrize(
+    ("made_with", "changed", "message"),
+    [
+        ({}, dict(buffer_size=5_000), "buffer_size=2000, not 5000"),
+        ({}, dict(n_steps=3), "n_steps=1, not 3"),
+        (dict(n_steps=3), dict(n_steps=1), "n_steps=3, not 1"),
+        (dict(n_steps=3), dict(gamma=0.5), "gamma=0.99, not 0.5"),
+        ({}, dict(replay_buffer_class=DeviceReplayBuffer), "replay_buffer_class='Float32ReplayBuffer', not 'DeviceRep"),
+        ({}, dict(replay_buffer_kwargs=ONCE), "replay_buffer_kwargs={}, not {'handle_timeout_termination': False}"),
+        (
+            dict(replay_buffer_kwargs=ONCE),
+            dict(optimize_memory_usage=True),
+            "optimize_memory_usage=False, not True",
+        ),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:`n_steps=3` is ignored")
+def test_what_the_replay_buffer_was_made_with_cannot_be_changed(
+    algorithm: Any,
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    made_with: dict[str, Any],
+    changed: dict[str, Any],
+    message: str,
+) -> None:
+    algorithm("MlpPolicy", make_env(), **tiny, **made_with).learn(10).save_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match=f"was made with {message}.*: load it with the same"):
+        algorithm.load_checkpoint(tmp_path, make_env(), device="cpu", **changed)
+    again = algorithm.load_checkpoint(tmp_path, make_env(), device="cpu", learning_rate=0.5, tau=0.5)
+    assert (again.learning_rate, again.tau) == (0.5, 0.5)
+
+
+def test_discount_may_be_changed_where_the_replay_buffer_has_none(tiny: dict[str, Any], tmp_path: Path) -> None:
+    LQL("MlpPolicy", make_env(), **tiny).learn(10).save_checkpoint(tmp_path)
+    assert LQL.load_checkpoint(tmp_path, make_env(), device="cpu", gamma=0.5).gamma == 0.5
+
+
+def test_checkpoint_with_a_replay_buffer_from_elsewhere_can_be_loaded(tiny: dict[str, Any], tmp_path: Path) -> None:
+    """``load_replay_buffer``, like SB3's, takes one of another size."""
+    other = LQL("MlpPolicy", make_env(), **tiny | dict(buffer_size=200)).learn(60)
+    other.save_replay_buffer(tmp_path / "buffer")
+    model = LQL("MlpPolicy", make_env(), **tiny)
+    model.load_replay_buffer(tmp_path / "buffer")
+    model.save_checkpoint(tmp_path)
+    again = LQL.load_checkpoint(tmp_path, make_env(), device="cpu").replay_buffer
+    assert again is not None
+    assert (again.buffer_size, again.pos) == (100, 30)
+
+
+def test_two_replay_buffers_are_never_held_at_once(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = LQL("MlpPolicy", make_env(), replay_buffer_class=DeviceReplayBuffer, **tiny).learn(10)
+    path = trained.save_checkpoint(tmp_path)
+    model = LQL.load(path / "model.zip", make_env(), device="cpu")
+    own = weakref.ref(model.replay_buffer)
+    held: list[Any] = []
+
+    def read(folder: Path) -> Any:
+        held.append(own())
+        return read_buffer(folder)
+
+    monkeypatch.setattr("sb3_lql.common.checkpoint.read_buffer", read)
+    restore(model, path)
+    assert held == [None]
+    assert model.replay_buffer is not None
+    assert model.replay_buffer.pos == 5
+
+
+class Camera(gym.Env[Any, Any]):
+    observation_space = spaces.Dict(
+        {"image": spaces.Box(0, 255, (36, 36, 3), np.uint8), "speed": spaces.Box(-1, 1, (3,))}
+    )
+    action_space = spaces.Box(-1.0, 1.0, (1,))
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.observation_space.sample(), 1.0, False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("transposed", "keys"), [(True, ["speed"]), (True, ["image", "speed"]), (False, ["image", "speed"])]
+)
+def test_bare_environments_with_images_are_wrapped(
+    tiny: dict[str, Any], tmp_path: Path, transposed: bool, keys: list[str]
+) -> None:
+    def bare() -> VecEnv:
+        return DummyVecEnv([Camera])
+
+    venv = VecTransposeImage(bare()) if transposed else bare()
+    model = LQL("MultiInputPolicy", VecNormalize(venv, norm_obs_keys=keys), **tiny).learn(10)
+    model.save_checkpoint(tmp_path)
+    again = LQL.load_checkpoint(tmp_path, bare(), device="cpu")
+    before, after = model.get_vec_normalize_env(), again.get_vec_normalize_env()
+    assert before is not None
+    assert after is not None
+    assert type(after.venv) is type(before.venv)
+    np.testing.assert_array_equal(after.obs_rms["speed"].mean, before.obs_rms["speed"].mean)
+    assert again.learn(3, reset_num_timesteps=False).num_timesteps == 13
+
+
+@pytest.mark.parametrize("env_id", ["MountainCarContinuous-v0", "Pendulum-v1"])
+def test_normalised_training_does_not_go_on_in_another_environment(
+    tiny: dict[str, Any], tmp_path: Path, env_id: str
+) -> None:
+    LQL("MlpPolicy", make_env(1, normalized=True), **tiny).learn(10).save_checkpoint(tmp_path)
+    other = gym.make(env_id)
+    if env_id == "Pendulum-v1":
+        other = gym.wrappers.RescaleAction(other, np.float32(-1), np.float32(1))
+    with pytest.raises(ValueError, match="spaces do not match"):
+        LQL.load_checkpoint(tmp_path, other, device="cpu")
 
 
 @pytest.mark.parametrize(("save_freq", "error"), [(0, ValueError), (1.5, TypeError)])
@@ -237,6 +376,26 @@ def test_full_disk_leaves_the_last_checkpoint(
     assert {path.name: path.read_bytes() for path in first.iterdir()} == content
     second = model.save_checkpoint(tmp_path, keep=1)
     assert list(tmp_path.iterdir()) == [second]
+
+
+def test_cleaning_up_cannot_spoil_a_checkpoint_that_is_whole(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = LQL("MlpPolicy", make_env(), **tiny).learn(10)
+    model.save_checkpoint(tmp_path)
+    stranger = tmp_path / f"final.zip{UNFINISHED}elsewhere-1"  # of a model.save that was killed
+    stranger.write_text("half of it")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rmdir", no_space)
+        second = model.save_checkpoint(tmp_path, keep=1)
+        assert checkpoints(tmp_path) == [second]
+        patch.setattr(
+            "pathlib.Path.rename", lambda path, target: path.replace(target) if UNFINISHED in path.name else no_space()
+        )
+        third = model.save_checkpoint(tmp_path, keep=1)
+        assert checkpoints(tmp_path) == [second, third]
+    fourth = model.save_checkpoint(tmp_path, keep=1)
+    assert sorted(tmp_path.iterdir()) == [fourth, stranger]
 
 
 #: Trains and saves as often as it can, until it is killed.

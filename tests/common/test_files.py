@@ -1,5 +1,10 @@
 """Files and folders in one stroke, replay buffers on disk."""
 
+import os
+import pickle
+import platform
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -9,11 +14,12 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sb3_lql.common.buffer_files import ARRAYS, STATE, read_buffer, write_buffer
 from sb3_lql.common.buffers import Float32ReplayBuffer, end_episodes
 from sb3_lql.common.device_buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
-from sb3_lql.common.files import discard_folder, whole_file, whole_folder
+from sb3_lql.common.files import UNFINISHED, discard_folder, discard_unfinished, whole_file, whole_folder
 
 BOX = spaces.Box(-1.0, 1.0, (3,), np.float64)
 DICT = spaces.Dict({"image": spaces.Box(0, 255, (2, 2), np.uint8), "speed": BOX})
@@ -53,10 +59,24 @@ def test_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert (path / "part").read_text() == "whole"
 
 
+def test_only_what_dead_processes_have_left_is_discarded(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    here = platform.node()
+    alive = [f"7{UNFINISHED}{here}-{os.getppid()}", f"7{UNFINISHED}elsewhere-{dead.pid}", "7", "7.zip"]
+    others = [f"model.zip{UNFINISHED}{here}-{dead.pid}", f"data{UNFINISHED}{here}-{dead.pid}"]
+    for name in (*alive, *others, f"7{UNFINISHED}{here}-{dead.pid}", f"8{UNFINISHED}{here}-{os.getpid()}"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f"9{UNFINISHED}{here}-{dead.pid}").write_text("a file")
+    discard_unfinished(tmp_path, r"\d+")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*alive, *others, f"9{UNFINISHED}{here}-{dead.pid}"}
+
+
 def test_folder_that_is_being_deleted_bears_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
 
-    def killed(path: Path) -> None:
+    def killed(path: Path, ignore_errors: bool) -> None:
         raise SystemExit
 
     monkeypatch.setattr("shutil.rmtree", killed)
@@ -185,17 +205,28 @@ def test_memory_is_not_doubled(tmp_path: Path) -> None:
     assert again.next_observations[-1, 0, -1] == 2.0
 
 
-@pytest.mark.parametrize("file", [ARRAYS, STATE])
-@pytest.mark.parametrize("damage", ["truncated", "missing", "empty"])
-def test_damaged_buffer_is_an_error(tmp_path: Path, file: str, damage: str) -> None:
-    write_buffer(filled(ReplayBuffer, 5), tmp_path)
-    content = (tmp_path / file).read_bytes()
-    if damage == "missing":
-        (tmp_path / file).unlink()
-    else:
-        (tmp_path / file).write_bytes(content[:-5] if damage == "truncated" else b"")
-    with pytest.raises(ValueError, match="holds no whole replay buffer"):
-        read_buffer(tmp_path)
+class CopiedRows(TorchDispatchMode):
+    """Notes how many rows each copy between devices has, without making it: one of them is a device without data."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is th.ops.aten.copy_.default and args[0].device != args[1].device:
+            self.found.append(len(args[1]))
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def test_between_devices_only_what_is_filled_travels() -> None:
+    buffer: Any = filled(DeviceReplayBuffer, 5)
+    with CopiedRows() as copied:
+        buffer.device = th.device("meta")
+        assert copied.found == [12]  # the row after the last one goes along, of two environments
+        state = pickle.dumps(buffer)
+        assert copied.found == [12, 12]
+    assert len(state) > buffer.rewards.numel() * 4  # all of them, as SB3 has it
 
 
 def test_returns_of_several_steps_end_at_a_seam() -> None:

@@ -59,6 +59,10 @@ def test_training_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert model.num_timesteps == steps + 30
     assert model._n_updates == stopped[-1]["n_updates"] + 30
 
+    other = with_param(NORMALIZED, "n_steps:3")
+    output = run(SB3_LQL, "train", "-i", str(RUN), *other, folder=tmp_path, status=1)
+    assert "was made with n_steps=1, not 3: load it with the same" in output
+
 
 def with_param(*params: str) -> list[str]:
     """Options of a tiny training, with more ``-params``."""
