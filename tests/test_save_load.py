@@ -175,6 +175,16 @@ def test_a_model_can_be_loaded_for_another_number_of_envs(algorithm: Any, tiny: 
     assert loaded._n_updates > 10
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
+def test_load_may_change_the_steps_of_returns(
+    algorithm: Any, tiny: dict[str, Any], tmp_path: Path, before: int, after: int
+) -> None:
+    algorithm("MlpPolicy", "Pendulum-v1", n_steps=before, **tiny).save(tmp_path / "model")
+    model = algorithm.load(tmp_path / "model", "Pendulum-v1", n_steps=after, gamma=0.5)
+    buffer = model.learn(1).replay_buffer
+    assert (getattr(buffer, "n_steps", 1), getattr(buffer, "gamma", 0.5)) == (after, 0.5)
+
+
 def test_an_environment_may_be_named_by_its_id(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
     model = algorithm("MlpPolicy", "Pendulum-v1", **tiny)
     model.save(tmp_path / "model")

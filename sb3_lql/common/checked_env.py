@@ -67,7 +67,7 @@ class CheckedVecEnv(VecEnvWrapper):
     def check_observations(self, observations: Any) -> None:
         """
         :param observations: what the environments have just returned
-        :raises ValueError: if float32 cannot hold one of them
+        :raises ValueError: if one of them is not finite, or huge
         """
         if self.normalization is not None:  # which clips, and hides what was infinite
             observations = self.normalization.get_original_obs()

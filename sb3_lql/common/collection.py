@@ -119,7 +119,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         :param args: the other arguments of SB3's
         :param kwargs: the other arguments of SB3's
         :return: number of steps and episodes, and whether to go on
-        :raises ValueError: if actions, observations or rewards are not finite, or too large for float32
+        :raises ValueError: if actions, observations or rewards are not finite, or huge
         :raises RuntimeError: if an environment's process has died
         """
         rollout = super().collect_rollouts(self._checked(env), *args, **kwargs)

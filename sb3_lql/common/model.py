@@ -189,9 +189,14 @@ class LangevinModel(CollectingAlgorithm):
         )
         default_class = default_replay_buffer_class(self.observation_space, self.n_steps)
         chosen_class = self.replay_buffer_class or default_class
+        # A loaded model has had the default for its n_steps, which load may have changed, and what SB3 adds for them
+        is_default = chosen_class in [default_replay_buffer_class(self.observation_space, n) for n in (1, 2)]
+        if is_default:
+            chosen_class, kwargs = default_class, self.replay_buffer_kwargs
+            self.replay_buffer_kwargs = {name: kwargs[name] for name in kwargs if name not in ("n_steps", "gamma")}
         if self.env is not None:  # a model that only acts needs no room
             check_buffer_fits(self, chosen_class)
-        if chosen_class is default_class:  # as it also is when a model is loaded
+        if is_default:
             self.replay_buffer = self.replay_buffer or self._make_default_replay_buffer(default_class)
             self.replay_buffer_class = None
         try:

@@ -216,7 +216,7 @@ class LangevinPolicy(BasePolicy):
         :param episode_start: not used
         :param deterministic: noise-free chains from fixed starts
         :return: actions within the space's bounds, and ``state``
-        :raises ValueError: if an observation is not finite in float32, or an action is not finite
+        :raises ValueError: if an observation is not finite or huge, or an action is not finite
         """
         action, state = super().predict(observation, state, episode_start, deterministic)
         remedy = "The critic overflows: its weights or the observation are too large."
@@ -229,7 +229,7 @@ class LangevinPolicy(BasePolicy):
 
         :param observation: one or a batch
         :return: the batch, and whether it was one
-        :raises ValueError: if it is not finite in float32
+        :raises ValueError: if it is not finite, or huge
         """
         check_observation(observation, "No action follows from that: look at where observations come from.")
         return super().obs_to_tensor(observation)
