@@ -31,6 +31,7 @@ TINY = {
     "policy_kwargs": "dict(net_arch=[8])",
     "env_kwargs": {"max_episode_steps": 20},
 }
+SHORT_CHAIN = {"n_langevin_steps": 1}
 N_TIMESTEPS = 1_050
 FRACTIONS = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 
@@ -98,7 +99,7 @@ def test_killed_worker_goes_on_and_a_failed_run_stops_nobody(tmp_path: Path) -> 
     """And a page shows all of it."""
     write_spec(
         tmp_path,
-        nclql={"algo": "nclql"},
+        nclql={"algo": "nclql", "hyperparams": SHORT_CHAIN},
         broken={"algo": "lql", "hyperparams": {"gamma": 3}},
         sac={"algo": "sac"},
     )
@@ -135,7 +136,7 @@ def test_killed_worker_goes_on_and_a_failed_run_stops_nobody(tmp_path: Path) -> 
 
 
 def test_stopped_benchmark_goes_on(tmp_path: Path) -> None:
-    write_spec(tmp_path, lql={"algo": "lql"})
+    write_spec(tmp_path, lql={"algo": "lql", "hyperparams": SHORT_CHAIN})
     with started(tmp_path) as process:
         wait_for_evaluations(tmp_path, "lql", 2)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C does

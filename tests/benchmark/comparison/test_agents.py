@@ -20,6 +20,7 @@ from sb3_lql.zoo import hyperparams_file, register
 
 TASK = "Pendulum-v1"
 TINY = {"learning_starts": 20, "batch_size": 8, "buffer_size": 100, "policy_kwargs": "dict(net_arch=[64, 64])"}
+TINY |= {"env_kwargs": {"max_episode_steps": 10}}
 OBSERVATIONS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 
 
