@@ -1,5 +1,6 @@
 """
-Train for a while in a process that is killed at random moments, again and again, and count what was lost.
+Train for a while in a process that is killed at random moments, half of them in the middle of writing a checkpoint,
+again and again, and count what was lost.
 
     python examples/soak.py --minutes 30 --folder soak
 
@@ -49,6 +50,13 @@ def train(folder: Path) -> None:
     model.learn(10**9, callback=saver, reset_num_timesteps=False)
 
 
+def wait_until_it_writes(folder: Path, seconds: float = 10.0) -> None:
+    """Wait for a moment in which a checkpoint is being written, which are few."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not any(folder.glob("*unfinished*")):
+        pass
+
+
 def soak(folder: Path, minutes: float, seed: int) -> dict[str, Any]:
     """
     :param folder: folder for the checkpoints
@@ -64,6 +72,8 @@ def soak(folder: Path, minutes: float, seed: int) -> dict[str, Any]:
         command = [sys.executable, "-u", __file__, "--child", "--folder", str(folder)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             time.sleep(lifetime)
+            if rng.random() < 0.5:
+                wait_until_it_writes(folder)
             process.send_signal(signal.SIGKILL)
             assert process.stdout is not None
             lines = process.stdout.read().splitlines()
