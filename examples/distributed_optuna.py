@@ -13,6 +13,7 @@ import argparse
 import multiprocessing
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         worker.start()
     for worker in workers:
         worker.join()
+    if any(worker.exitcode for worker in workers):
+        sys.exit("A worker has failed: its error is above. What the others have found stays in the storage.")
     print(f"{len(study.trials)} trials; the best has a mean return of {study.best_value:.1f} with {study.best_params}")
 
 

@@ -1,7 +1,7 @@
 """
 Train NC-LQL, evaluate it, film it, and save it.
 
-    python examples/train_and_record.py --env Pendulum-v1 --output logs/pendulum
+    python examples/train_and_record.py --env Pendulum-v1
 
 Some minutes on a CPU. The environment has to render: classic control needs pygame, MuJoCo needs MUJOCO_GL=egl where
 there is no display, and the video itself needs moviepy; all are in ``pip install ".[zoo]"``.

@@ -5,10 +5,14 @@ run, in a reduced form, and the others up to their parsers (``tests/zoo`` runs e
 
 import argparse
 import importlib.metadata
+import inspect
 import re
+import runpy
 import shlex
 import sys
-from collections.abc import Iterator
+import timeit
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +27,16 @@ from stable_baselines3.common import evaluation
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sb3_lql import NCLQL
 from sb3_lql.benchmark.comparison.spec import read_spec
-from sb3_lql.zoo import cli
+from sb3_lql.zoo import cli, register
 from tests.zoo.conftest import TINY
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-if not PAGES[-1].is_relative_to(ROOT / "docs"):
+if not (ROOT / "docs").is_dir():
     pytest.skip("no documentation beside these tests", allow_module_level=True)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES += sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "shared").glob("*.md")])
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 N_TIMESTEPS = 120
@@ -118,7 +124,8 @@ class ParsedError(Exception):
     """A command has accepted its arguments."""
 
 
-def check_parses(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def check_parses(call: Callable[[], object], words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command takes its arguments; what it would do with them is not done."""
     parse_args = argparse.ArgumentParser.parse_args
 
     def parse_and_stop(*args: Any, **kwargs: Any) -> Any:
@@ -127,8 +134,9 @@ def check_parses(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+        patch.setattr(sys, "argv", words)
         with pytest.raises(ParsedError):
-            run(words, patch)
+            call()
 
 
 def check_exists(words: list[str]) -> None:
@@ -141,16 +149,29 @@ def check_exists(words: list[str]) -> None:
 
 def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     check_exists(words)
+    if "--help" in words:
+        return
     if words[0] == "sb3-lql":
-        if "--help" not in words:
-            check_parses(words, monkeypatch)
+        check_parses(cli.main, words, monkeypatch)
+    elif words[:2] == ["python", "-m"]:
+        check_module(words[2], words[3:], monkeypatch)
+    elif words[0] == "python":
+        check_parses(lambda: runpy.run_path(str(ROOT / words[1]), run_name="__main__"), words[1:], monkeypatch)
     elif words[0] == "make":
         assert re.search(rf"^[\w -]*\b{words[1]}\b[\w -]*:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     elif words[:2] == ["pip", "install"]:
         extras = {extra for word in words for extra in re.findall(r"^\.\[(.*)\]$", word) for extra in extra.split(",")}
         assert extras <= set(importlib.metadata.metadata("sb3_lql").get_all("Provides-Extra") or [])
     else:
-        assert words[0] in ("python", "pytest"), words
+        assert words[0] == "pytest", words
+
+
+def check_module(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "timeit":
+        timeit.main(["-r", "1", *("1" if before == "-n" else word for before, word in pairwise(["", *arguments]))])
+    else:
+        register()
+        check_parses(lambda: runpy.run_module(name, run_name="__main__"), [name, *arguments], monkeypatch)
 
 
 @pytest.mark.parametrize("page", pages_with("bash"))
@@ -171,10 +192,13 @@ def test_yaml_blocks_are_what_the_commands_read(page: Path, tmp_path: Path) -> N
     for body in blocks(page, "yaml"):
         entries = yaml.load(body, yaml.UnsafeLoader)
         if "tasks" in entries:
-            (tmp_path / "hyperparams").mkdir()
+            (tmp_path / "hyperparams").mkdir(exist_ok=True)
             for algorithm in entries["algorithms"].values():
                 (tmp_path / algorithm.get("config", "spec.yml")).write_text("{}")
             (tmp_path / "spec.yml").write_text(body)
-            assert read_spec(tmp_path / "spec.yml", {"lql", "nclql", "sac", "tqc"}).runs()
+            assert list(read_spec(tmp_path / "spec.yml", {"lql", "nclql", "sac", "tqc"}).runs())
+            given = [algorithm.get("hyperparams", {}) for algorithm in entries["algorithms"].values()]
         else:
-            assert all("n_timesteps" in hyperparams for hyperparams in entries.values())
+            given = list(entries.values())
+        for hyperparams in given:
+            assert hyperparams.keys() <= {*inspect.signature(NCLQL.__init__).parameters, "n_envs", "n_timesteps"}

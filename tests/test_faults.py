@@ -19,7 +19,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
 from sb3_lql import LQL
-from sb3_lql.common import memory, validation
+from sb3_lql.common import memory, validation, workers
 from sb3_lql.common.buffers import Float32ReplayBuffer
 
 #: In the middle of an episode of ten steps.
@@ -238,6 +238,32 @@ def test_results_that_an_interrupt_left_in_the_pipes_are_discarded(
     assert model.num_timesteps == 60
     assert LQL.load_checkpoint(checkpoint, make_vec_env(slow_env, 2)).learn(20, reset_num_timesteps=False)
     env.close()
+
+
+@pytest.mark.slow
+def test_a_second_interrupt_while_results_are_discarded(tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    env = SubprocVecEnv([slow_env, slow_env], start_method="fork")
+    model = LQL("MlpPolicy", env, **tiny | dict(learning_starts=20)).learn(20)
+
+    def interrupt(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(env, "step_wait", interrupt)
+        patch.setattr(workers, "wait", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model.learn(20, reset_num_timesteps=False)
+    model.learn(20, reset_num_timesteps=False)
+    check_transitions(model)
+    assert model.num_timesteps == 40
+    env.close()
+
+
+def test_the_largest_reward_follows_the_scale(tiny: dict[str, Any]) -> None:
+    model = LQL("MlpPolicy", Counter(lambda: (float(BROKEN_AT), 1e14)), **tiny).learn(1)
+    model.reward_scale = 100.0
+    with pytest.raises(ValueError, match="rewards beyond 1e\\+13"):
+        model.learn(BROKEN_AT, reset_num_timesteps=False)
 
 
 #: Learns until it is interrupted, twice, and checks what it has.

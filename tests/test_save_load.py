@@ -13,6 +13,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_lql import LQL, NCLQL
+from sb3_lql.common.buffers import Float32NStepReplayBuffer
 
 
 def trained(algorithm: Any, tiny: dict[str, Any], **kwargs: Any) -> Any:
@@ -183,6 +184,18 @@ def test_load_may_change_the_steps_of_returns(
     model = algorithm.load(tmp_path / "model", "Pendulum-v1", n_steps=after, gamma=0.5)
     buffer = model.learn(1).replay_buffer
     assert (getattr(buffer, "n_steps", 1), getattr(buffer, "gamma", 0.5)) == (after, 0.5)
+
+
+def test_a_replay_buffer_of_the_users_choice_is_taken_as_it_is(
+    algorithm: Any, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    kwargs = dict(n_steps=4, gamma=0.9)
+    chosen: dict[str, Any] = dict(replay_buffer_class=Float32NStepReplayBuffer, replay_buffer_kwargs=kwargs)
+    algorithm("MlpPolicy", "Pendulum-v1", **tiny, **chosen).save(tmp_path / "model")
+    buffer = algorithm.load(tmp_path / "model", "Pendulum-v1").replay_buffer
+    assert (type(buffer), buffer.n_steps, buffer.gamma) == (Float32NStepReplayBuffer, 4, 0.9)
+    with pytest.raises(TypeError, match="n_steps"):
+        algorithm("MlpPolicy", "Pendulum-v1", replay_buffer_kwargs=kwargs, **tiny)
 
 
 def test_an_environment_may_be_named_by_its_id(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:

@@ -23,13 +23,14 @@ class CheckedVecEnv(VecEnvWrapper):
 
     :param venv: the environments
     :param meanwhile: called at each step, between sending the actions and waiting for the results
-    :param reward_scale: factor on rewards inside an update
     """
 
-    def __init__(self, venv: VecEnv, meanwhile: Callable[[], None], reward_scale: float) -> None:
+    #: Larger rewards are refused.
+    largest_reward = LARGEST_REWARD
+
+    def __init__(self, venv: VecEnv, meanwhile: Callable[[], None]) -> None:
         super().__init__(venv)
         self.meanwhile = meanwhile
-        self.largest_reward = LARGEST_REWARD / reward_scale
         self.normalization = unwrap_vec_normalize(venv)
 
     def reset(self) -> Any:

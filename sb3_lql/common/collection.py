@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_lql.common.buffers import end_episodes
 from sb3_lql.common.checked_env import CheckedVecEnv
-from sb3_lql.common.validation import check_number
+from sb3_lql.common.validation import LARGEST_REWARD, check_number
 from sb3_lql.common.workers import discard_results
 
 SelfCollectingAlgorithm = TypeVar("SelfCollectingAlgorithm", bound="CollectingAlgorithm")
@@ -30,8 +30,9 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     the next one. That step's action is then chosen before those updates instead of after them.
     """
 
-    #: Whether updates are made while environments step, and the factor on rewards in them.
+    #: Whether updates are made while environments step.
     overlap_updates = False
+    #: Factor on rewards in an update.
     reward_scale = 1.0
 
     #: Whether ``learn`` is running, and what it asked ``train`` to do later: (gradient_steps, batch_size).
@@ -92,9 +93,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             except BaseException:
                 # The environments may be a step ahead of what was stored: learning goes on with a reset
                 self._last_obs = None
-                if self.env is not None:
-                    with suppress(OSError, EOFError):  # of dead processes
-                        discard_results(self.env)
+                self._discard_results()
                 raise
             finally:
                 self._learning = False
@@ -106,6 +105,8 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         if (reset_num_timesteps or self._last_obs is None) and self.replay_buffer is not None:
             end_episodes(self.replay_buffer)
         env = self._checked(self.env)
+        if self._last_obs is None:
+            self._discard_results()
         with env.statistics_kept():
             result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args)
             env.check_observations(self._last_obs)
@@ -127,10 +128,17 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             self._last_obs = None  # a callback has stopped it: the last step was not stored
         return rollout
 
+    def _discard_results(self) -> None:
+        """Let nothing wait in the pipes of environments that were interrupted, if they live."""
+        if self.env is not None:
+            with suppress(OSError, EOFError):
+                discard_results(self.env)
+
     def _checked(self, env: VecEnv | None) -> CheckedVecEnv:
         assert env is not None
         if self._checked_env is None or self._checked_env.venv is not env:
-            self._checked_env = CheckedVecEnv(env, self.train_postponed, self.reward_scale)
+            self._checked_env = CheckedVecEnv(env, self.train_postponed)
+        self._checked_env.largest_reward = LARGEST_REWARD / self.reward_scale
         return self._checked_env
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:

@@ -56,14 +56,19 @@ class LangevinSampler(nn.Module):
     :param step_sizes: ``alpha``, one step size per level, shape (n_levels,)
     :param n_steps: ``T``, steps per level
     :param sigmas: noise scale of each level, shape (n_levels,); ``None`` when the score is not noise-conditioned
-    :param inverse_temperature: ``w`` in the target density exp(w * Q)
+    :param inverse_temperature: ``w`` in the target density exp(w * Q); with ``normalize_score`` a factor on the length
+        of drifts
     :param normalize_score: divide every score by its L2 norm (appendix E.2)
     :raises ValueError: if a step would overflow float32
     """
 
+    #: Noise scale of each level, shape (n_levels,); zeros when the score is not noise-conditioned.
     sigmas: th.Tensor
+    #: ``alpha`` of each level, shape (n_levels,).
     step_sizes: th.Tensor
+    #: ``alpha / 2 * w``, what the score is multiplied by at each level, shape (n_levels,).
     drifts: th.Tensor
+    #: ``sqrt(alpha)``, what the noise is multiplied by at each level, shape (n_levels,).
     noise_scales: th.Tensor
 
     def __init__(
@@ -90,7 +95,7 @@ class LangevinSampler(nn.Module):
 
     @property
     def inverse_temperature(self) -> float:
-        """``w`` in the target density exp(w * Q); it may be changed at any time."""
+        """``w``, as the constructor takes it; it may be changed at any time."""
         return self._inverse_temperature
 
     @inverse_temperature.setter

@@ -55,15 +55,23 @@ class LangevinModel(CollectingAlgorithm):
     :raises TypeError: for values of the wrong type
     """
 
+    #: Policy classes by name.
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": MlpPolicy,
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
+    #: The policy: critic, target and sampler.
     policy: LangevinPolicy
+    #: The critic, which is the policy's.
     critic: EnsembleCritic
+    #: The critic that targets come from, which is the policy's.
     critic_target: EnsembleCritic
+    #: The environments' action space.
     action_space: spaces.Box
+
+    #: Whether the replay buffer's class was left to be chosen.
+    _has_default_buffer = False
 
     def __init__(
         self,
@@ -188,15 +196,13 @@ class LangevinModel(CollectingAlgorithm):
             bfloat16_chain=self.bfloat16_chain,
         )
         default_class = default_replay_buffer_class(self.observation_space, self.n_steps)
+        if self._has_default_buffer:  # a model that is loaded, with n_steps that load may have changed
+            self._forget_default_buffer()
         chosen_class = self.replay_buffer_class or default_class
-        # A loaded model has had the default for its n_steps, which load may have changed, and what SB3 adds for them
-        is_default = chosen_class in [default_replay_buffer_class(self.observation_space, n) for n in (1, 2)]
-        if is_default:
-            chosen_class, kwargs = default_class, self.replay_buffer_kwargs
-            self.replay_buffer_kwargs = {name: kwargs[name] for name in kwargs if name not in ("n_steps", "gamma")}
+        self._has_default_buffer = self.replay_buffer_class is None
         if self.env is not None:  # a model that only acts needs no room
             check_buffer_fits(self, chosen_class)
-        if is_default:
+        if chosen_class is default_class:
             self.replay_buffer = self.replay_buffer or self._make_default_replay_buffer(default_class)
             self.replay_buffer_class = None
         try:
@@ -211,6 +217,13 @@ class LangevinModel(CollectingAlgorithm):
                 "The critic's action-gradient has no closed form here and is left to autograd, uncompiled and slower: "
                 "closed forms are known for critics of linear layers with Mish, ReLU, SiLU or Tanh."
             )
+
+    def _forget_default_buffer(self) -> None:
+        """Leave the class of the replay buffer, and what SB3 has added for returns of several steps, to be chosen."""
+        if self.replay_buffer_class in [default_replay_buffer_class(self.observation_space, n) for n in (1, 2)]:
+            kwargs = self.replay_buffer_kwargs
+            self.replay_buffer_class = None
+            self.replay_buffer_kwargs = {name: kwargs[name] for name in kwargs if name not in ("n_steps", "gamma")}
 
     def _make_default_replay_buffer(self, replay_buffer_class: type[ReplayBuffer]) -> ReplayBuffer:
         """What SB3 would make of its own classes, and leaves as it is where there is one."""

@@ -43,10 +43,13 @@ class LangevinPolicy(BasePolicy):
     :raises ValueError: for a ``net_arch`` or a count that makes no network
     """
 
+    #: What ``features_extractor_class=None`` stands for.
     default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
 
     action_space: spaces.Box
+    #: What chains run on, and what learns.
     critic: EnsembleCritic
+    #: What the targets of learning come from: follows :attr:`critic`.
     critic_target: EnsembleCritic
 
     def __init__(

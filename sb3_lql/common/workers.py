@@ -36,12 +36,14 @@ def discard_results(env: VecEnv) -> None:
     env = env.unwrapped
     if not isinstance(env, SubprocVecEnv):
         return
-    for remote in env.remotes:
-        remote.send(("has_attr", "step"))  # of all questions, this one has a bool for an answer
-    for remote, process in zip(env.remotes, env.processes, strict=True):
-        answered = False
-        while not answered:
+    # Where this was interrupted, its own questions are among those that nobody has waited for
+    unanswered = vars(env).setdefault("_unanswered", [0] * env.num_envs)
+    for index, remote in enumerate(env.remotes):
+        remote.send(("has_attr", "step"))  # of all that is asked, this has a bool for an answer
+        unanswered[index] += 1
+    for index, (remote, process) in enumerate(zip(env.remotes, env.processes, strict=True)):
+        while unanswered[index]:
             if remote not in wait([remote, process.sentinel]):
                 raise EOFError
-            answered = isinstance(remote.recv(), bool)
+            unanswered[index] -= isinstance(remote.recv(), bool)
     env.waiting = False
