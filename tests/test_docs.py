@@ -1,5 +1,6 @@
 """What the documentation shows is what its results files hold."""
 
+import ast
 import inspect
 import json
 import pkgutil
@@ -133,6 +134,30 @@ def test_the_reference_has_every_module() -> None:
     for module in pkgutil.walk_packages(sb3_lql.__path__, "sb3_lql."):
         if not module.ispkg and module.name not in ("sb3_lql.lql.lql", "sb3_lql.nclql.nclql"):  # as sb3_lql.LQL, NCLQL
             assert f".. automodule:: {module.name}\n" in reference
+
+
+def undocumented_attributes(path: Path) -> list[str]:
+    """Public attributes that neither a ``#:`` nor a ``:param:`` describes; ruff sees to all but attributes."""
+    source = path.read_text()
+    lines = ["", *source.splitlines()]
+    missing = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
+            continue
+        for statement in node.body:
+            if isinstance(statement, ast.AnnAssign | ast.Assign):
+                target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
+                name = ast.unparse(target)
+                described = lines[statement.lineno - 1].strip().startswith("#:")
+                if not (name.startswith("_") or described or f":param {name}:" in (ast.get_docstring(node) or "")):
+                    missing.append(f"{path.name}: {node.name}.{name}")
+    return missing
+
+
+def test_every_public_attribute_is_described() -> None:
+    package = Path(sb3_lql.__file__).parent
+    modules = [path for folder in ("common", "envs", "lql", "nclql") for path in (package / folder).rglob("*.py")]
+    assert not [name for path in modules for name in undocumented_attributes(path)]
 
 
 def test_what_the_readme_links_to_exists() -> None:

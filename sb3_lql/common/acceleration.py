@@ -66,8 +66,11 @@ def compiled(function: Callable[P, R], batch_dims: dict[str, int]) -> Callable[P
 class Recording(NamedTuple):
     """A recorded computation: what it reads, what it writes, and how to run it again."""
 
+    #: What it reads, to be overwritten before a replay.
     inputs: list[th.Tensor]
+    #: What it has written, after a replay.
     outputs: Any
+    #: Runs it again.
     replay: Callable[[], None]
 
 

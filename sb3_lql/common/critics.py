@@ -81,6 +81,7 @@ class LevelEncoder(nn.Module):
     :param n_levels: number of noise levels
     """
 
+    #: Sinusoidal codes, shape (n_levels, 16).
     codes: th.Tensor
 
     def __init__(self, n_critics: int, n_levels: int) -> None:

@@ -109,12 +109,19 @@ class DeviceReplayBuffer(Float32Storage):
         ``optimize_memory_usage`` with ``Dict`` observations or with ``handle_timeout_termination``
     """
 
+    #: What minibatches are.
     samples_class: ClassVar[type[Any]] = ReplayBufferSamples
-    observations: Any  # A tensor, or a dict of them
+    #: A tensor of shape (buffer_size, n_envs, ...), or a dict of them.
+    observations: Any
+    #: The same.
     next_observations: Any
+    #: Shape (buffer_size, n_envs, action_dim), in [-1, 1].
     actions: th.Tensor  # type: ignore[assignment]
+    #: Shape (buffer_size, n_envs), like the next two.
     rewards: th.Tensor  # type: ignore[assignment]
+    #: Whether an episode has ended, of float32.
     dones: th.Tensor  # type: ignore[assignment]
+    #: Whether a time limit was the reason, of float32.
     timeouts: th.Tensor  # type: ignore[assignment]
 
     def __init__(
@@ -228,6 +235,7 @@ class DeviceReplayBuffer(Float32Storage):
 class DeviceDictReplayBuffer(DeviceReplayBuffer, DictReplayBuffer):
     """:class:`DeviceReplayBuffer` for ``Dict`` observations."""
 
+    #: What minibatches are.
     samples_class = DictReplayBufferSamples
 
 

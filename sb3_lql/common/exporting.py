@@ -46,7 +46,7 @@ def export(
     it differ by more than 1e-4 of half an action's range, or at no more than one of twenty observations where
     something is computed in float32: the chain, if asked for, and the layers of a features extractor.
 
-    ONNX takes seconds to a minute, as the chain is unrolled. Without a closed form of the critic's gradient there is no
+    ONNX takes minutes, as the chain is unrolled. Without a closed form of the critic's gradient there is no
     "torchscript", and onnxruntime may lack an operator in float64, such as GELU's.
 
     :param model: a model, on any device; it stays as it is

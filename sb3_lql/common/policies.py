@@ -282,12 +282,14 @@ MlpPolicy = LangevinPolicy
 class CnnPolicy(LangevinPolicy):
     """:class:`LangevinPolicy` for images."""
 
+    #: What ``features_extractor_class=None`` stands for.
     default_features_extractor_class = NatureCNN
 
 
 class MultiInputPolicy(LangevinPolicy):
     """:class:`LangevinPolicy` for dictionary observations."""
 
+    #: What ``features_extractor_class=None`` stands for: a CNN for each image, and the rest as it is.
     default_features_extractor_class = CombinedExtractor
 
 

@@ -39,10 +39,15 @@ class PolicyModule(nn.Module):
     :raises ValueError: if ``vec_normalize`` has statistics of other observations, or for a critic of another kind
     """
 
+    #: Where chains without noise start, shape (n_action_samples, action_dim).
     starts: th.Tensor
+    #: Middle of the box of actions, of its shape, like the next three.
     middle: th.Tensor
+    #: Half of its width.
     half_range: th.Tensor
+    #: Its lower bounds.
     low: th.Tensor
+    #: Its upper bounds.
     high: th.Tensor
 
     def __init__(

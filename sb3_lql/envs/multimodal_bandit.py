@@ -69,6 +69,7 @@ class MultimodalBandit(gym.Env[np.ndarray, np.ndarray]):
     :raises ValueError: for another render mode
     """
 
+    #: gymnasium's: how it can be rendered.
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - as gymnasium declares it
 
     def __init__(self, render_mode: str | None = None) -> None:
