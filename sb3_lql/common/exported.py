@@ -197,6 +197,8 @@ def _load_onnx(content: bytes) -> Callable[..., np.ndarray]:
     onnxruntime: Any = import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
+    # Threads that wait by spinning would slow down whatever else acts in this process
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [argument.name for argument in session.get_inputs()]
 
