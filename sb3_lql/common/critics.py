@@ -227,7 +227,7 @@ class EnsembleCritic(BaseModel):
         from_level = None if self.level_encoder is None else th.bmm(self.level_encoder(dtype), level_weight)
         if not hidden:
             return lambda actions, noise_level: action_weight.mT.sum(dim=0).expand_as(actions)
-        # The products with actions are small, and the last levels' steps too: they are always of float32
+        # The products with actions are small, and the last levels' steps too: they are never of bfloat16
         action_matrix = Matrix(action_weight)
         weights, biases = zip(*(layer.parameters_in(dtype) for layer in hidden), strict=True)
         matrices = [matrix(weight) for weight in weights[:-1]]
