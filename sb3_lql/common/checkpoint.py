@@ -176,10 +176,11 @@ def _in_common(model: OffPolicyAlgorithm) -> dict[str, Any]:
         "algorithm": type(model).__name__,
         "num_timesteps": model.num_timesteps,
         "n_envs": model.n_envs,
+        # Before the class, which follows from it
+        "n_steps": int(model.n_steps),
         "replay_buffer_class": model.replay_buffer_class.__name__,
         "buffer_size": int(model.buffer_size),
         "optimize_memory_usage": bool(model.optimize_memory_usage),
-        "n_steps": int(model.n_steps),
         "gamma": float(model.gamma) if has_gamma else None,
         # Objects cannot be compared once they are in a file
         "replay_buffer_kwargs": {name: kwargs[name] for name in kwargs if isinstance(kwargs[name], int | float | str)},
