@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CallbackList,
@@ -17,6 +18,11 @@ from stable_baselines3.common.callbacks import (
 )
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from tests.test_faults import Counter
 
 #: Episodes of twenty steps
 SHORT: dict[str, Any] = dict(env_kwargs=dict(max_episode_steps=20))
@@ -87,6 +93,33 @@ def test_a_function_is_called_at_every_step_and_can_stop(algorithm: Any, tiny: d
 
     algorithm("MlpPolicy", "Pendulum-v1", **tiny).learn(60, callback=callback)
     assert seen == list(range(1, 8))
+
+
+@pytest.mark.parametrize("stop_after", [52, 60])
+@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_learning_on_after_a_callback_stopped_it_continues_the_same_episodes(
+    algorithm: Any, tiny: dict[str, Any], normalized: bool, n_envs: int, stop_after: int
+) -> None:
+    """Environments that allow no early reset; in the middle of an episode of ten steps, and at its end."""
+
+    def make() -> Any:
+        return Monitor(TimeLimit(Counter(), 10), allow_early_resets=False)
+
+    env: Any = DummyVecEnv([make] * n_envs)
+    noise = NormalActionNoise(np.zeros(1), np.full(1, 0.1))
+    model = algorithm("MlpPolicy", VecNormalize(env) if normalized else env, action_noise=noise, **tiny)
+    model.learn(1_000, callback=lambda variables, _: variables["self"].num_timesteps < stop_after * n_envs)
+    buffer = model.replay_buffer
+    assert model.num_timesteps == buffer.size() * n_envs == stop_after * n_envs
+    model.learn(20 * n_envs, reset_num_timesteps=False)
+    n_steps = stop_after + 20
+    steps = np.arange(n_steps)[:, None].repeat(n_envs, axis=1)
+    np.testing.assert_array_equal(buffer.observations[:n_steps, :, 0], steps)
+    np.testing.assert_array_equal(buffer.next_observations[:n_steps, :, 0], steps + 1)
+    np.testing.assert_array_equal(buffer.timeouts[:n_steps], (steps + 1) % 10 == 0)
+    assert model._episode_num == n_envs * (n_steps // 10)
+    assert len(model.ep_info_buffer) == n_envs * (n_steps // 10)
 
 
 def test_logs_are_written_every_n_steps(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:

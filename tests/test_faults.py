@@ -19,7 +19,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
 from sb3_lql import LQL
-from sb3_lql.common import memory, validation, workers
+from sb3_lql.common import memory, validation
 from sb3_lql.common.buffers import Float32ReplayBuffer
 
 #: In the middle of an episode of ten steps.
@@ -211,52 +211,6 @@ def test_environment_process_that_dies(tiny: dict[str, Any], tmp_path: Path) -> 
     model.learn(40, reset_num_timesteps=False)
     assert model._n_updates > updates
     assert model.num_timesteps == 100
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("unreceived", [1, 2])
-def test_results_that_an_interrupt_left_in_the_pipes_are_discarded(
-    tiny: dict[str, Any], tmp_path: Path, unreceived: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As Ctrl-C does while the environments step, before the results of both, or of the second, were received."""
-    env = SubprocVecEnv([slow_env, slow_env], start_method="fork")
-    model = LQL("MlpPolicy", env, **tiny | dict(learning_starts=20))
-    model.learn(40)
-
-    def interrupt() -> None:
-        for remote in env.remotes[unreceived:]:
-            remote.recv()
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(env, "step_wait", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            model.learn(20, reset_num_timesteps=False)
-    checkpoint = model.save_checkpoint(tmp_path)
-    model.learn(20, reset_num_timesteps=False)
-    check_transitions(model)
-    assert model.num_timesteps == 60
-    assert LQL.load_checkpoint(checkpoint, make_vec_env(slow_env, 2)).learn(20, reset_num_timesteps=False)
-    env.close()
-
-
-@pytest.mark.slow
-def test_a_second_interrupt_while_results_are_discarded(tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    env = SubprocVecEnv([slow_env, slow_env], start_method="fork")
-    model = LQL("MlpPolicy", env, **tiny | dict(learning_starts=20)).learn(20)
-
-    def interrupt(*_: Any) -> Any:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(env, "step_wait", interrupt)
-        patch.setattr(workers, "wait", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            model.learn(20, reset_num_timesteps=False)
-    model.learn(20, reset_num_timesteps=False)
-    check_transitions(model)
-    assert model.num_timesteps == 40
-    env.close()
 
 
 def test_the_largest_reward_follows_the_scale(tiny: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Callbacks for ``learn``."""
 
+import warnings
 from pathlib import Path
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -12,8 +13,9 @@ from sb3_lql.common.validation import check_count
 class SaveCheckpointCallback(BaseCallback):
     """
     Saves checkpoints from which a training can go on, unlike SB3's ``CheckpointCallback``, whose files lack the random
-    states and replace nothing. It saves between updates and collection, and at the end of the training; inside of an
-    SB3 callback for events, such as ``EveryNTimesteps``, it does not know when that is, and saves at the end only.
+    states and replace nothing. It saves between updates and collection, at the end of the training, and when an
+    exception, Ctrl-C or SIGTERM ends it. Inside an SB3 callback for events, such as ``EveryNTimesteps``, it is not told
+    of rollouts, and saves at the end only.
 
     :param save_freq: environment steps between two checkpoints, counted over all environments
     :param save_path: folder for checkpoints
@@ -44,6 +46,15 @@ class SaveCheckpointCallback(BaseCallback):
 
     def _on_training_end(self) -> None:
         self.save()
+
+    def on_interruption(self) -> None:
+        """Save what there is, without hiding the exception that ends the training."""
+        if self._saved < 0:  # it had not begun
+            return
+        try:
+            self.save()
+        except Exception as error:
+            warnings.warn(f"No checkpoint could be saved in {self.save_path}: {error!r}", stacklevel=2)
 
     def save(self) -> None:
         """Save a checkpoint now, unless there is one of this step."""

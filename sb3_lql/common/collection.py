@@ -2,12 +2,12 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
@@ -15,8 +15,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_lql.common.buffers import end_episodes
 from sb3_lql.common.checked_env import CheckedVecEnv
+from sb3_lql.common.interrupts import sigterm_interrupts
 from sb3_lql.common.validation import LARGEST_REWARD, check_number
-from sb3_lql.common.workers import discard_results
+from sb3_lql.common.workers import abandon_step
 
 SelfCollectingAlgorithm = TypeVar("SelfCollectingAlgorithm", bound="CollectingAlgorithm")
 
@@ -76,10 +77,11 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         :param progress_bar: show one
         :return: itself
         :raises ValueError: if ``total_timesteps`` is negative or not finite, or if a loss was not finite
+        :raises KeyboardInterrupt: for Ctrl-C, and for SIGTERM unless the process has a handler of its own for it
         """
         total_timesteps = int(check_number("total_timesteps", total_timesteps, low=0))
         # An interrupt on the way into or out of torch's no_grad leaves gradients off: here they are put back
-        with self._without_second_warm_up(reset_num_timesteps), th.enable_grad():
+        with sigterm_interrupts(), self._without_second_warm_up(reset_num_timesteps), th.enable_grad():
             self._learning = True
             try:
                 return super().learn(
@@ -91,9 +93,12 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
                     progress_bar=progress_bar,
                 )
             except BaseException:
-                # The environments may be a step ahead of what was stored: learning goes on with a reset
+                # The environments may be a step ahead of what was stored: the next `learn` begins with a reset
                 self._last_obs = None
-                self._discard_results()
+                if self.env is not None:
+                    abandon_step(self.env)
+                for each in _interruptible(callback):
+                    each.on_interruption()
                 raise
             finally:
                 self._learning = False
@@ -105,34 +110,44 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         if (reset_num_timesteps or self._last_obs is None) and self.replay_buffer is not None:
             end_episodes(self.replay_buffer)
         env = self._checked(self.env)
-        if self._last_obs is None:
-            self._discard_results()
-        with env.statistics_kept():
+        with env.guarded_statistics():
             result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args)
             env.check_observations(self._last_obs)
         return result
 
-    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> RolloutReturn:
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         """
         SB3's ``collect_rollouts``, beside postponed updates. It stops before it stores what no update could digest.
 
         :param env: the environments
+        :param callback: called at each step
         :param args: the other arguments of SB3's
         :param kwargs: the other arguments of SB3's
-        :return: number of steps and episodes, and whether to go on
+        :return: number of steps and episodes, and whether to continue
         :raises ValueError: if actions, observations or rewards are not finite, or huge
         :raises RuntimeError: if an environment's process has died
         """
-        rollout = super().collect_rollouts(self._checked(env), *args, **kwargs)
+        rollout = super().collect_rollouts(self._checked(env), callback, *args, **kwargs)
         if not rollout.continue_training:
-            self._last_obs = None  # a callback has stopped it: the last step was not stored
+            self._store_last_step(callback.locals)
         return rollout
 
-    def _discard_results(self) -> None:
-        """Let nothing wait in the pipes of environments that were interrupted, if they live."""
-        if self.env is not None:
-            with suppress(OSError, EOFError):
-                discard_results(self.env)
+    def _store_last_step(self, step: dict[str, Any]) -> None:
+        """
+        Do what SB3 leaves out after a step at which a callback stops it: the next ``learn`` would store a transition
+        from before that step to after the next one.
+
+        :param step: the local variables of ``collect_rollouts``
+        """
+        infos, dones, noise = step["infos"], step["dones"], step["action_noise"]
+        self._update_info_buffer(infos, dones)
+        self._store_transition(
+            step["replay_buffer"], step["buffer_actions"], step["new_obs"], step["rewards"], dones, infos
+        )
+        for index in np.flatnonzero(dones):
+            self._episode_num += 1
+            if noise is not None:
+                noise.reset(**(dict(indices=[index]) if self.n_envs > 1 else {}))
 
     def _checked(self, env: VecEnv | None) -> CheckedVecEnv:
         assert env is not None
@@ -178,9 +193,13 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             first_update = missing if reset_num_timesteps else self.num_timesteps + missing
             self._learning_starts_shift = first_update - self.learning_starts
             if self.verbose >= 1:
+                when = (
+                    f"after {missing} steps of the policy, when the replay buffer holds learning_starts transitions"
+                    if missing
+                    else "at once"
+                )
                 print(  # noqa: T201
-                    f"Continuing after {self._n_updates} updates: no random warm-up; updates go on after {missing} "
-                    "steps of the policy, when the replay buffer holds learning_starts transitions."
+                    f"Continuing after {self._n_updates} updates: no random warm-up; updates resume {when}."
                 )
         try:
             yield
@@ -199,3 +218,24 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_learning_starts_shift", "_learning", "_postponed", "_checked_env"]
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A callback that is told when an exception ends a training, such as Ctrl-C; SB3 has no event for that."""
+
+    def on_interruption(self) -> None:
+        """Called once the model is whole again, before the exception is raised."""
+
+
+def _interruptible(callback: MaybeCallback) -> Iterator[Interruptible]:
+    """Of the callbacks that were passed to ``learn``, those that want to know."""
+    nested: Any = callback if isinstance(callback, list) else []
+    if isinstance(callback, Interruptible):
+        yield callback
+    if isinstance(callback, CallbackList):
+        nested = callback.callbacks
+    elif isinstance(callback, EventCallback):
+        nested = [callback.callback]
+    for each in nested:
+        yield from _interruptible(each)

@@ -234,8 +234,8 @@ class LangevinPolicy(BasePolicy):
         :return: the batch, and whether it was one
         :raises ValueError: if it is not finite, or huge
         """
-        check_observation(observation, "No action follows from that: look at where observations come from.")
-        return super().obs_to_tensor(observation)
+        remedy = "No action follows from that: look at where observations come from."
+        return super().obs_to_tensor(check_observation(observation, remedy))
 
     def scale_action(self, action: np.ndarray) -> np.ndarray:
         """

@@ -9,7 +9,10 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_lql.common.workers import discard_results
+from sb3_lql.common.workers import are_idle
+
+#: Seconds to wait for environments that were interrupted in the middle of a step.
+PATIENCE = 2.0
 
 
 def random_states() -> dict[str, Any]:
@@ -48,8 +51,7 @@ def training_states(model: OffPolicyAlgorithm) -> dict[str, Any]:
     """
     assert model.env is not None
     try:
-        discard_results(model.env)
-        envs = model.env.get_attr("np_random")
+        envs = model.env.get_attr("np_random") if are_idle(model.env, PATIENCE) else None
     except Exception:  # of environments that are dead, closed, or of another kind: they will begin with other draws
         envs = None
     return random_states() | {"actions": model.action_space.np_random.bit_generator.state, "envs": envs}

@@ -1,6 +1,8 @@
 """Checks of what users pass: every error names the argument, its value and the fix."""
 
 import math
+import reprlib
+from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any
 
@@ -74,30 +76,57 @@ LARGEST_OBSERVATION = 1e9
 LARGEST_REWARD = 1e15
 
 
-def check_finite(name: str, values: np.ndarray, remedy: str, largest: float) -> None:
+def as_numbers(name: str, values: Any, remedy: str) -> np.ndarray:
     """
     :param name: what they are
-    :param values: of any shape; integers always pass
-    :param remedy: what to do about others
-    :param largest: the largest magnitude allowed
-    :raises ValueError: if one is NaN, infinite or too large
+    :param values: an array, a list, a tensor
+    :param remedy: what to do about values that are no real numbers
+    :return: an array of booleans, integers or floats
+    :raises ValueError: if there is none
     """
-    if values.dtype.kind != "f" or (good := np.abs(values) <= largest).all():
+    array = np.asarray(values)
+    if array.dtype == object:  # among them integers that no dtype holds, and None, which becomes NaN
+        with suppress(TypeError, ValueError, OverflowError):
+            array = array.astype(np.float64)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} is {reprlib.repr(values)}, of {array.dtype}, which is no real number. {remedy}")
+    return array
+
+
+def check_finite(name: str, values: Any, remedy: str, largest: float) -> None:
+    """
+    :param name: what they are
+    :param values: an array, a list, a tensor; of any shape
+    :param remedy: what to do about others
+    :param largest: the largest magnitude allowed, above that of a 16-bit integer
+    :raises ValueError: if one is no number, NaN, infinite or too large
+    """
+    numbers = as_numbers(name, values, remedy)
+    if numbers.dtype.kind != "f":
+        if numbers.dtype.itemsize <= 2:  # images
+            return
+        numbers = numbers.astype(np.float64)  # the magnitude of the smallest integer is none
+    if (good := np.abs(numbers) <= largest).all():
         return
     index = tuple(int(i) for i in np.argwhere(~good)[0])
-    raise ValueError(f"{name}{list(index)} is {values[index]}. {remedy}")
+    raise ValueError(f"{name}{list(index) if index else ''} is {numbers[index]}. {remedy}")
 
 
-def check_observation(observation: np.ndarray | dict[str, np.ndarray], remedy: str) -> None:
+def check_observation(observation: Any, remedy: str) -> Any:
     """
-    :param observation: one or a batch
+    :param observation: one or a batch, or a dictionary of them
     :param remedy: what to do about one that is not finite, or larger than :data:`LARGEST_OBSERVATION`
+    :return: the same, in arrays of numbers
     :raises ValueError: if there is one
     """
-    parts = observation if isinstance(observation, dict) else {"": observation}
-    for key, values in parts.items():
-        name = f"observation[{key!r}]" if key else "observation"
-        check_finite(name, np.asarray(values), remedy, LARGEST_OBSERVATION)
+    if isinstance(observation, dict):
+        return {key: _checked(f"observation[{key!r}]", values, remedy) for key, values in observation.items()}
+    return _checked("observation", observation, remedy)
+
+
+def _checked(name: str, observation: Any, remedy: str) -> np.ndarray:
+    check_finite(name, observation, remedy, LARGEST_OBSERVATION)
+    return as_numbers(name, observation, remedy)
 
 
 def check_off_policy_arguments(model: OffPolicyAlgorithm) -> None:

@@ -1,49 +1,129 @@
-"""Environments in processes of their own, of which one may have died, or have been left in the middle of a step."""
+"""Environments in processes of their own, of which one may die, hang, or be left in the middle of a step."""
 
-from multiprocessing.connection import wait
+import time
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
 
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper
+
+from sb3_lql.common.interrupts import interrupts_deferred
 
 
-def await_results(env: VecEnv) -> None:
+class WorkerDiedError(RuntimeError, EOFError):
+    """An environment's process has died. SB3 and the RL Zoo expect an ``EOFError``, which says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "An environment's process has died; if it raised an error, that is printed above. The model has kept all "
+            "that it learned: save it, or resume with new environments: set_env(...), then learn(..., "
+            "reset_num_timesteps=False)."
+        )
+
+
+class WatchedConnection:
     """
-    Wait until all processes have sent something. SB3 would wait for ever for a dead one where the others were forked
-    with its end of the pipe.
+    The pipe to a worker of ``SubprocVecEnv``, which answers every command but "close" once. SB3 waits for ever for a
+    worker that has died where the others were forked with its end of the pipe, and takes an answer that an interrupt
+    has left in the pipe for that to its next command. This one notices the death, and drops such answers.
+
+    :param connection: the pipe
+    :param process: the worker
+    """
+
+    def __init__(self, connection: Connection, process: BaseProcess) -> None:
+        self.connection = connection
+        self.process = process
+        #: Commands whose answer has not been received.
+        self.unanswered = 0
+
+    def send(self, command: tuple[str, Any]) -> None:
+        """
+        :param command: name and data
+        :raises WorkerDiedError: if the worker has died, unless it is told to close
+        """
+        closing = command[0] == "close"
+        try:
+            while self.unanswered:
+                self.recv()
+            if not self.process.is_alive():
+                raise WorkerDiedError
+            with interrupts_deferred():
+                self.connection.send(command)
+                self.unanswered += not closing
+        except (EOFError, ConnectionError) as error:
+            if not closing:
+                raise WorkerDiedError from error
+
+    def recv(self) -> Any:
+        """
+        :return: the answer to the oldest command without one
+        :raises WorkerDiedError: if the worker has died
+        """
+        if self.connection not in wait([self.connection, self.process.sentinel]):
+            raise WorkerDiedError
+        try:
+            with interrupts_deferred():
+                answer = self.connection.recv()
+                self.unanswered -= 1
+        except (EOFError, ConnectionError) as error:
+            raise WorkerDiedError from error
+        return answer
+
+    def poll(self, timeout: float = 0.0) -> bool:
+        """
+        :param timeout: seconds to wait
+        :return: whether an answer can be received
+        """
+        return self.connection.poll(timeout)
+
+    def close(self) -> None:
+        """Close the pipe."""
+        self.connection.close()
+
+
+def watch_workers(env: VecEnv) -> None:
+    """
+    Give environments in processes of their own watched pipes, once; do nothing to others.
 
     :param env: environments, wrapped or not
-    :raises EOFError: if one is dead
     """
-    env = env.unwrapped
-    if not isinstance(env, SubprocVecEnv):
-        return
-    deaths = [process.sentinel for process in env.processes]
-    waiting = list(env.remotes)
-    while waiting:
-        ready = wait([*waiting, *deaths])
-        if any(death in ready for death in deaths):
-            raise EOFError
-        waiting = [remote for remote in waiting if remote not in ready]
+    base = _workers_of(env)
+    if base is not None and not isinstance(base.remotes[0], WatchedConnection):
+        pairs = zip(base.remotes, base.processes, strict=True)
+        base.remotes = tuple(WatchedConnection(remote, process) for remote, process in pairs)
 
 
-def discard_results(env: VecEnv) -> None:
+def abandon_step(env: VecEnv) -> None:
     """
-    Receive what nobody has waited for, so that the next question to a process gets its own answer.
+    Forget a step that was interrupted: its results are dropped when they come. Waits for nobody, as a worker may hang.
 
     :param env: environments, wrapped or not
-    :raises EOFError: if a process is dead
-    :raises OSError: if it is, or if they were closed
     """
-    env = env.unwrapped
-    if not isinstance(env, SubprocVecEnv):
-        return
-    # Where this was interrupted, its own questions are among those that nobody has waited for
-    unanswered = vars(env).setdefault("_unanswered", [0] * env.num_envs)
-    for index, remote in enumerate(env.remotes):
-        remote.send(("has_attr", "step"))  # of all that is asked, this has a bool for an answer
-        unanswered[index] += 1
-    for index, (remote, process) in enumerate(zip(env.remotes, env.processes, strict=True)):
-        while unanswered[index]:
-            if remote not in wait([remote, process.sentinel]):
-                raise EOFError
-            unanswered[index] -= isinstance(remote.recv(), bool)
-    env.waiting = False
+    base = _workers_of(env)
+    if base is not None:
+        base.waiting = False
+
+
+def are_idle(env: VecEnv, seconds: float) -> bool:
+    """
+    :param env: environments, wrapped or not
+    :param seconds: how long to wait for workers that are in the middle of something
+    :return: whether a question to them would be answered at once
+    :raises WorkerDiedError: if a worker has died
+    """
+    base = _workers_of(env)
+    deadline = time.monotonic() + seconds
+    for remote in [] if base is None else base.remotes:
+        while isinstance(remote, WatchedConnection) and remote.unanswered:
+            if not wait([remote.connection, remote.process.sentinel], max(deadline - time.monotonic(), 0.0)):
+                return False
+            remote.recv()
+    return True
+
+
+def _workers_of(env: VecEnv) -> SubprocVecEnv | None:
+    """The ``SubprocVecEnv`` below wrappers. Not by ``unwrapped``: what a user's wrapper wraps may be no ``VecEnv``."""
+    while isinstance(env, VecEnvWrapper):
+        env = env.venv
+    return env if isinstance(env, SubprocVecEnv) else None
