@@ -1,6 +1,8 @@
 """Optimiser steps that a loss gone wrong cannot spoil."""
 
 import math
+from collections.abc import Sequence
+from itertools import islice
 
 import torch as th
 
@@ -60,24 +62,27 @@ class StepGuard:
         if fused or self.healthy:
             optimizer.step()
 
-    def check(self, first_update: int) -> None:
+    def check(self, first_update: int, also: Sequence[th.Tensor] = ()) -> list[list[float]]:
         """
         Look at the losses, which is the only transfer from the device.
 
         :param first_update: number of the first update since :meth:`reset`
+        :param also: what else is to be fetched from the device, in the same transfer
+        :return: the values of ``also``
         :raises ValueError: naming the first loss that was not finite
         """
-        healthy, n_updates, *outcomes = th.cat([value.reshape(-1) for value in self.state()]).tolist()
-        if healthy:
-            return
-        for name, loss, norm in zip(self._outcomes, outcomes[::2], outcomes[1::2], strict=True):
-            if not (math.isfinite(loss) and math.isfinite(norm)):
+        state = self.state()
+        values = _fetch([*state, *also])
+        (healthy,), (n_updates,), *outcomes = values[: len(state)]
+        for name, (loss, norm) in zip(self._outcomes, outcomes, strict=True):
+            if not healthy and not (math.isfinite(loss) and math.isfinite(norm)):
                 raise ValueError(
                     f"Training stopped: at update {first_update + int(n_updates) - 1} {name} was {loss} with a "
                     f"gradient of norm {norm}. That step was not taken: the model holds the last good parameters. "
                     "Look for non-finite or huge observations and rewards, normalise them (VecNormalize), or lower "
                     "the learning rate."
                 )
+        return values[len(state) :]
 
 
 def is_fused(optimizer: th.optim.Optimizer) -> bool:
@@ -86,3 +91,9 @@ def is_fused(optimizer: th.optim.Optimizer) -> bool:
     :return: whether it makes a step in one kernel, which can be told on the device to do nothing
     """
     return all(group.get("fused") for group in optimizer.param_groups)
+
+
+def _fetch(tensors: Sequence[th.Tensor]) -> list[list[float]]:
+    """The values of each tensor, in one transfer."""
+    values = iter(th.cat([tensor.reshape(-1) for tensor in tensors]).tolist())
+    return [list(islice(values, tensor.numel())) for tensor in tensors]
