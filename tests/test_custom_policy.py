@@ -1,5 +1,7 @@
 """Networks, features extractors and optimizers of the user's choice."""
 
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,6 +108,99 @@ def test_the_target_starts_as_a_copy_with_its_extractor(algorithm: Any, tiny: di
     online, target = model.critic.state_dict(), model.critic_target.state_dict()
     assert online.keys() == target.keys()
     assert all(th.equal(online[name], target[name]) for name in online)
+
+
+class Pretrained(BaseFeaturesExtractor):
+    """A network that was made elsewhere, and features of one's own weights beside it."""
+
+    def __init__(self, observation_space: spaces.Box, encoder: nn.Module, weight: th.Tensor) -> None:
+        super().__init__(observation_space, 8)
+        self.encoder = encoder
+        self.weight = nn.Parameter(weight, requires_grad=False)  # another parameter in each critic, in the same memory
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return th.cat([self.encoder(observations), observations @ self.weight], dim=1)
+
+
+def pretrained_model(algorithm: Any, tiny: dict[str, Any], frozen: bool, **kwargs: Any) -> tuple[Any, nn.Module]:
+    encoder = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).requires_grad_(not frozen)
+    extractor = dict(encoder=encoder, weight=th.randn(3, 4))
+    policy_kwargs = dict(net_arch=[8], features_extractor_class=Pretrained, features_extractor_kwargs=extractor)
+    return algorithm("MlpPolicy", "Pendulum-v1", **(tiny | dict(policy_kwargs=policy_kwargs) | kwargs)), encoder
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_target_update_leaves_what_critic_and_target_share(
+    algorithm: Any, tiny: dict[str, Any], frozen: bool
+) -> None:
+    model, encoder = pretrained_model(algorithm, tiny, frozen, tau=0.5, learning_rate=0.0)
+    shared = [*encoder.parameters(), model.critic.features_extractor.weight]
+    before = [parameter.clone() for parameter in shared]
+    with th.no_grad():
+        model.critic.layers[0].weight.add_(1.0)  # the target follows this
+    model.learn(70)
+    assert model._n_updates == 20
+    assert all(map(th.equal, before, shared))
+    assert (encoder[1].running_var > 0.0).all()  # of its inputs, and not multiplied by anything
+    th.testing.assert_close(model.critic_target.layers[0].weight, model.critic.layers[0].weight)
+
+
+def test_what_critic_and_target_share_learns_if_it_is_not_frozen(algorithm: Any, tiny: dict[str, Any]) -> None:
+    model, encoder = pretrained_model(algorithm, tiny, frozen=False, tau=0.5, learning_rate=1e-5)
+    before = [parameter.clone() for parameter in encoder.parameters()]
+    model.learn(55)
+    for old, new in zip(before, encoder.parameters(), strict=True):
+        assert not th.equal(old, new)
+        assert (old - new).abs().max() < 1e-4  # Adam's steps, and no other
+
+
+def test_a_pretrained_network_is_saved_and_stays_where_it_is(
+    algorithm: Any, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    model, encoder = pretrained_model(algorithm, tiny, frozen=True)
+    model.learn(52)
+    before = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    model.save(tmp_path / "model")
+    model.save_safe(tmp_path / "model")
+    code = {
+        "policy_kwargs.features_extractor_class": Pretrained,
+        "policy_kwargs.features_extractor_kwargs.encoder": deepcopy(encoder),
+        "policy_kwargs.features_extractor_kwargs.weight": th.zeros(3, 4),
+    }
+    loaded = [
+        algorithm.load(tmp_path / "model", device="cpu"),
+        algorithm.load_safe(tmp_path / "model", device="cpu", custom_objects=code),
+    ]
+    for each in (model, *loaded):
+        state = each.policy.state_dict()
+        assert all(th.equal(value, state[name]) for name, value in before.items())
+
+
+class Fourier(BaseFeaturesExtractor):
+    """Complex weights on a spectrum, and some of double precision."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space, 6)
+        self.weight = nn.Parameter(th.randn(3, 3, dtype=th.complex64))
+        self.precise = nn.Linear(6, 6).double()
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        spectrum = th.fft.fft(observations) @ self.weight
+        return self.precise(th.cat([spectrum.real, spectrum.imag], dim=1).double()).float()
+
+
+@pytest.mark.parametrize("optimizer_class", [th.optim.Adam, th.optim.AdamW, th.optim.SGD])
+def test_parameters_may_be_complex(
+    algorithm: Any, tiny: dict[str, Any], tmp_path: Path, optimizer_class: type[th.optim.Optimizer]
+) -> None:
+    kwargs: dict[str, Any] = dict(features_extractor_class=Fourier, optimizer_class=optimizer_class, net_arch=[8])
+    model = learn(build(algorithm, tiny, **kwargs))
+    target = model.critic_target.features_extractor.weight
+    assert not th.equal(target, model.critic.features_extractor.weight)
+    model.save_safe(tmp_path / "model")
+    code = {"policy_kwargs.features_extractor_class": Fourier}
+    loaded = algorithm.load_safe(tmp_path / "model", device="cpu", custom_objects=code)
+    assert th.equal(loaded.critic_target.features_extractor.weight, target)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ class LangevinPolicy(BasePolicy):
             features_extractor_kwargs,
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
-            optimizer_kwargs=_with_fused_step(optimizer_class, optimizer_kwargs),
+            optimizer_kwargs=optimizer_kwargs,
             squash_output=True,
         )
         if isinstance(activation_fn, nn.Module):
@@ -92,6 +92,7 @@ class LangevinPolicy(BasePolicy):
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.set_training_mode(False)
         self.chains = ChainRunner(sampler, self.critic, bfloat16_chain)
+        self.optimizer_kwargs = _with_fused_step(self.optimizer_class, self.optimizer_kwargs, self.critic)
         self.optimizer = self.optimizer_class(
             self.critic.parameters(),
             lr=lr_schedule(1),  # type: ignore[call-arg]
@@ -321,12 +322,15 @@ def _critic_arch(net_arch: list[int] | dict[str, list[int]] | None) -> list[int]
     return [check_count("net_arch", size) for size in layers]
 
 
-def _with_fused_step(optimizer_class: type[th.optim.Optimizer], kwargs: dict[str, Any] | None) -> dict[str, Any]:
+def _with_fused_step(
+    optimizer_class: type[th.optim.Optimizer], kwargs: dict[str, Any], network: nn.Module
+) -> dict[str, Any]:
     """``kwargs`` with Adam's fused implementation chosen, unless the user chose one: it can skip a step on its own."""
-    kwargs = dict(kwargs or {})
-    if optimizer_class in (th.optim.Adam, th.optim.AdamW) and not kwargs.keys() & {"foreach", "differentiable"}:
-        kwargs.setdefault("fused", True)
-    return kwargs
+    chosen = kwargs.keys() & {"fused", "foreach", "differentiable"}
+    if optimizer_class not in (th.optim.Adam, th.optim.AdamW) or chosen:
+        return kwargs
+    # There is none for complex parameters
+    return kwargs | dict(fused=True) if all(map(th.is_floating_point, network.parameters())) else kwargs
 
 
 def _rows(observation: PyTorchObs) -> list[PyTorchObs]:

@@ -1,5 +1,6 @@
 """What a policy's networks must look like, known before any memory is taken for them."""
 
+import copy
 import reprlib
 from typing import Any
 
@@ -36,7 +37,11 @@ def policy_on_meta(model: Any, n_tensors: int) -> LangevinPolicy:
     try:
         with meta:
             policy: LangevinPolicy = policy_class(
-                model.observation_space, model.action_space, lambda _: 1.0, **model.policy_kwargs | arguments
+                model.observation_space,
+                model.action_space,
+                lambda _: 1.0,
+                # A copy, since a network that is passed in would follow the policy to that device, and lose its weights
+                **copy.deepcopy(model.policy_kwargs) | arguments,
             )
     except RuntimeError as error:
         raise ValueError(

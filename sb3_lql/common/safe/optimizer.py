@@ -152,6 +152,7 @@ def _take(name: str, example: th.Tensor, parameter: nn.Parameter, tensors: dict[
         raise ValueError(f"the tensor {name} is {tuple(tensor.shape)} of {tensor.dtype}, not {tuple(shape)} of {dtype}")
     if not tensor.isfinite().all():
         raise ValueError(f"the tensor {name} holds values that are not finite")
-    if name.rpartition(".")[2] in NEVER_NEGATIVE and (tensor < 0).any():
+    real = th.view_as_real(tensor) if tensor.is_complex() else tensor
+    if name.rpartition(".")[2] in NEVER_NEGATIVE and (real < 0).any():
         raise ValueError(f"the tensor {name} holds negative values")
     return tensor.clone()  # in memory of its own, not the file's
