@@ -1,5 +1,6 @@
 """Callbacks while LQL and NC-LQL learn."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,29 @@ def test_logs_are_written_every_n_steps(algorithm: Any, tiny: dict[str, Any], tm
     column = header.index("time/total_timesteps")
     assert [int(line.split(",")[column]) for line in lines if line != ",".join(header)] == [20, 40, 60]
     assert "train/critic_loss" in header
+
+
+class EachStep(BaseCallback):
+    """Logs something at every step."""
+
+    def _on_step(self) -> bool:
+        self.logger.record("mine/step", self.num_timesteps)
+        return True
+
+
+def test_what_a_callback_logs_leaves_the_other_means_as_they_are(
+    algorithm: Any, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    logs = []
+    for name, callback in (("without", None), ("with", EachStep())):
+        model = algorithm("MlpPolicy", make_vec_env("Pendulum-v1", **SHORT), seed=0, **tiny)
+        model.set_logger(configure(str(tmp_path / name), ["csv"]))
+        model.learn(100, callback=callback)
+        with (tmp_path / name / "progress.csv").open() as file:
+            last = list(csv.DictReader(file))[-1]
+        logs.append({key: float(value) for key, value in last.items() if key.startswith("train/")})
+    assert "train/critic_loss" in logs[0]
+    assert logs[0] == logs[1]
 
 
 class EventCounter(BaseCallback):

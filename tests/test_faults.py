@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
@@ -21,6 +22,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 from sb3_lql import LQL
 from sb3_lql.common import memory, validation
 from sb3_lql.common.buffers import Float32ReplayBuffer
+from sb3_lql.common.device_buffers import DeviceReplayBuffer
 
 #: In the middle of an episode of ten steps.
 BROKEN_AT = 37
@@ -296,7 +298,6 @@ def test_replay_buffer_for_another_environment(tiny: dict[str, Any], tmp_path: P
         "action_space": LQL(
             "MlpPolicy", gym.wrappers.RescaleAction(gym.make("Pendulum-v1"), np.float32(-1), np.float32(1)), **tiny
         ),
-        "n_envs": LQL("MlpPolicy", make_vec_env("Pendulum-v1", 2), **tiny),
     }
     for name, other in others.items():
         other.save_replay_buffer(tmp_path / name)
@@ -315,6 +316,24 @@ def test_buffer_that_memory_cannot_hold(tiny: dict[str, Any], monkeypatch: pytes
     LQL("MlpPolicy", "Pendulum-v1", **tiny | dict(buffer_size=1_000))
     with pytest.raises(ValueError, match="pass a buffer_size below 1000, or optimize_memory_usage=True"):
         LQL("MlpPolicy", "Pendulum-v1", **tiny | dict(buffer_size=1_001))
+
+
+class SmallBuffer(ReplayBuffer):
+    """Of whatever size it is said to be, it keeps ten steps."""
+
+    def __init__(self, buffer_size: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(10, *args, **kwargs)
+
+
+def test_memory_is_only_asked_of_buffers_whose_size_is_known(
+    algorithm: Any, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "memory", lambda device: 40 * 1_000)
+    for known in (None, ReplayBuffer, DeviceReplayBuffer):
+        with pytest.raises(ValueError, match="pass a buffer_size below"):
+            algorithm("MlpPolicy", "Pendulum-v1", replay_buffer_class=known, **tiny)
+    model = algorithm("MlpPolicy", "Pendulum-v1", replay_buffer_class=SmallBuffer, **tiny)
+    assert model.learn(20).replay_buffer.size() == 10
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckA
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_lql import NCLQL
+from tests.common.operations import NoSynchronisation
 
 #: What an update of either algorithm logs; NC-LQL adds train/smoothing_loss.
 LOGGED = {"critic_loss", "q_mean", "score_norm", "next_action_std", "next_action_at_bound", "n_updates"}
@@ -93,6 +94,20 @@ def test_action_noise_is_added_and_stays_in_the_box(
     assert (model.replay_buffer.actions[: model.replay_buffer.pos] == 1.0).all()
 
 
+@pytest.mark.parametrize(("before", "after"), [(3, 1), (1, 3), (3, 2)])
+@pytest.mark.parametrize("noise_class", [NormalActionNoise, OrnsteinUhlenbeckActionNoise])
+def test_action_noise_follows_the_number_of_environments(
+    algorithm: Any, tiny: dict[str, Any], tmp_path: Path, noise_class: Any, before: int, after: int
+) -> None:
+    noise = VectorizedActionNoise(noise_class(mean=np.zeros(1), sigma=np.ones(1)), before)
+    model = algorithm("MlpPolicy", make_vec_env("Pendulum-v1", before), action_noise=noise, **tiny)
+    model.learn(2 * before).save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model", env=make_vec_env("Pendulum-v1", after), device="cpu")
+    loaded.learn(4 * after)
+    assert loaded.action_noise().shape == (after, 1)
+    assert loaded.replay_buffer.actions[:4].std() > 0.0
+
+
 def read_progress(folder: Path) -> list[dict[str, str]]:
     with open(folder / "progress.csv") as file:
         return list(csv.DictReader(file))
@@ -130,6 +145,47 @@ def test_logged_losses_are_means_since_the_last_log(algorithm: Any, tiny: dict[s
         model.train(gradient_steps=3, batch_size=8)
         model.dump_logs()
         assert float(read_progress(tmp_path)[-1]["train/critic_loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_logged_losses_are_means_over_updates_however_they_are_shared_out(algorithm: Any, tiny: dict[str, Any]) -> None:
+    """With a step of nothing the minibatches alone make the difference: one by one, or four and two."""
+
+    def logged(*gradient_steps: int) -> dict[str, float]:
+        model = algorithm("MlpPolicy", "Pendulum-v1", seed=0, learning_rate=0.0, **tiny).learn(50)
+        for steps in gradient_steps:
+            model.train(steps, batch_size=8)
+        return {key: value for key, value in model.logger.name_to_value.items() if key.startswith("train/")}
+
+    assert logged(1, 1, 1, 1, 1, 1) == pytest.approx(logged(4, 2), rel=1e-5)
+    assert logged(1)["train/critic_loss"] != pytest.approx(logged(4, 2)["train/critic_loss"])
+
+
+def test_updates_by_hand_are_in_the_log_at_once(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
+    model = algorithm("MlpPolicy", "Pendulum-v1", **tiny).learn(50)
+    logger = configure(str(tmp_path), ["csv"])
+    model.set_logger(logger)
+    model.train(gradient_steps=2, batch_size=8)
+    logger.dump()  # which was never asked of the model
+    assert float(read_progress(tmp_path)[-1]["train/critic_loss"]) > 0.0
+    assert model.logger is logger
+    assert not logger.name_to_value
+
+
+def test_a_call_of_train_fetches_numbers_once(
+    algorithm: Any, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = algorithm("MlpPolicy", "Pendulum-v1", **tiny).learn(50)
+    fetched: list[int] = []
+    tolist = th.Tensor.tolist
+
+    def counted(tensor: th.Tensor) -> Any:
+        fetched.append(tensor.numel())
+        return tolist(tensor)
+
+    monkeypatch.setattr(th.Tensor, "tolist", counted)
+    with NoSynchronisation():  # type: ignore[no-untyped-call]
+        model.train(gradient_steps=3, batch_size=8)
+    assert len(fetched) == 1
 
 
 def test_tensorboard_files_carry_the_algorithms_name(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:

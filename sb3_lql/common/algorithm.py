@@ -1,6 +1,6 @@
 """The one off-policy loop of LQL and NC-LQL."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from sb3_lql.common.acceleration import GraphedFunction
 from sb3_lql.common.guard import StepGuard, is_fused
 from sb3_lql.common.saving import SavableModel
-from sb3_lql.common.statistics import RunningMeans
 
 
 class LangevinAlgorithm(SavableModel):
@@ -26,7 +25,6 @@ class LangevinAlgorithm(SavableModel):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self._statistics = RunningMeans()
         self._guard = StepGuard(self.device)
         # SB3 makes a logger when `learn` is called; `train` can be called by itself
         self._logger = Logger(folder=None, output_formats=[])
@@ -49,21 +47,26 @@ class LangevinAlgorithm(SavableModel):
         return {}
 
     def _train(self, gradient_steps: int, batch_size: int) -> None:
-        assert self.replay_buffer is not None
         self._check_arguments()
         self.policy.set_training_mode(True)
         learning_rate = self.lr_schedule(self._current_progress_remaining)
         update = self._graphed_update if self._prepare_optimizer(learning_rate) else self._update
         self._guard.reset()
+        names: tuple[str, ...] = ()
+        rows: list[th.Tensor] = []
 
         for _ in range(gradient_steps):
             replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             self._n_updates += 1
-            self._statistics.add(update(replay_data))
+            statistics = update(replay_data)
+            names = tuple(statistics)
+            rows.append(th.stack(list(statistics.values())))
             if self._n_updates % self.target_update_interval == 0:
                 self._update_target()
 
-        self._guard.check(first_update=self._n_updates - gradient_steps + 1)
+        for row in self._guard.check(first_update=self._n_updates - gradient_steps + 1, also=rows):
+            for name, value in zip(names, row, strict=True):
+                self._logger.record_mean(f"train/{name}", value)
         self._logger.record("train/learning_rate", learning_rate)
         self._logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
@@ -157,12 +160,11 @@ class LangevinAlgorithm(SavableModel):
     def _update_target(self) -> None:
         # The targets too stay as they are after a loss that was not finite. That makes tau a tensor, which SB3's
         # polyak_update would fetch from the device
-        parameters: list[th.Tensor] = list(self.critic.parameters())
-        targets: list[th.Tensor] = list(self.critic_target.parameters())
+        parameters, targets = _unshared(self.critic.parameters(), self.critic_target.parameters())
         tau = self.tau * self._guard.healthy
         th._foreach_mul_(targets, 1.0 - tau)
         th._foreach_add_(targets, list(th._foreach_mul(parameters, tau)))
-        polyak_update(self._batch_norm_stats, self._batch_norm_stats_target, 1.0)
+        polyak_update(*_unshared(self._batch_norm_stats, self._batch_norm_stats_target), 1.0)
 
     def q_value(self, observation: np.ndarray | dict[str, np.ndarray], action: np.ndarray) -> np.ndarray:
         """
@@ -193,12 +195,14 @@ class LangevinAlgorithm(SavableModel):
         result: np.ndarray = q_values.cpu().numpy()
         return result if vectorized else result.squeeze(0)
 
-    @property
-    def logger(self) -> Logger:
-        """The logger. Whoever asks for it finds in it the means of what was computed since it was last asked for."""
-        for name, value in self._statistics.collect().items():
-            self._logger.record(f"train/{name}", value)
-        return self._logger
-
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_statistics", "_guard", "_graphed_update"]
+        return [*super()._excluded_save_params(), "_guard", "_graphed_update"]
+
+
+def _unshared(tensors: Iterable[th.Tensor], targets: Iterable[th.Tensor]) -> tuple[list[th.Tensor], list[th.Tensor]]:
+    """
+    Those of which the target is another tensor. Critics share what is passed in to both, such as a pretrained encoder
+    in ``features_extractor_kwargs``: it is its own target.
+    """
+    pairs = [(own, target) for own, target in zip(tensors, targets, strict=True) if own.data_ptr() != target.data_ptr()]
+    return [own for own, _ in pairs], [target for _, target in pairs]

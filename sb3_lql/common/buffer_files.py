@@ -41,20 +41,27 @@ class _BufferPickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Take over how arrays are pickled."""
-        if type(obj) is not np.ndarray or obj.dtype.hasobject or obj.ndim == 0 or not obj.flags.c_contiguous:
+        if (
+            type(obj) not in (np.ndarray, np.memmap)
+            or obj.dtype.hasobject
+            or obj.ndim == 0
+            or not obj.flags.c_contiguous
+        ):
             return NotImplemented
         n_used = self.n_used.get(len(obj), len(obj))
         if obj[n_used:].any():  # something else that happens to be as long
             n_used = len(obj)
         part = obj[:n_used]
-        return _restore_array, (pickle.PickleBuffer(part.data), part.shape, part.dtype, len(obj))
+        return _restore_array, (pickle.PickleBuffer(part.data), part.shape, part.dtype, len(obj), type(obj))
 
 
-def _restore_array(content: memoryview, shape: tuple[int, ...], dtype: np.dtype[Any], n_rows: int) -> np.ndarray:
-    """The array as it was. Rows that were never used take no memory, as in a new buffer."""
+def _restore_array(
+    content: memoryview, shape: tuple[int, ...], dtype: np.dtype[Any], n_rows: int, kind: type[np.ndarray] = np.ndarray
+) -> np.ndarray:
+    """The array as it was, in memory. Rows that were never used take none, as in a new buffer."""
     array: np.ndarray = np.zeros((n_rows, *shape[1:]), dtype)
     array[: shape[0]] = np.frombuffer(content, dtype).reshape(shape)
-    return array
+    return array.view(kind)
 
 
 def write_buffer(buffer: ReplayBuffer, folder: Path) -> None:

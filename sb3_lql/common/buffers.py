@@ -82,16 +82,20 @@ def end_episodes(buffer: ReplayBuffer) -> None:
     Keep samples from reaching across a seam, beyond which the environments play new episodes: returns of several
     steps, goals in hindsight, and next observations that are stored once.
 
-    :param buffer: what was collected before the seam
+    :param buffer: what was collected before the seam; left alone where it does not keep SB3's arrays
     """
-    if buffer.size() == 0:
+    if buffer.size() == 0 or not _keeps_arrays(buffer, "dones", "timeouts"):
         return
-    last = buffer.pos - 1
-    if isinstance(buffer, HerReplayBuffer):
+    if isinstance(buffer, HerReplayBuffer) and _keeps_arrays(buffer, "ep_length", "_current_ep_start"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it asks whether that is meant
             buffer.truncate_last_trajectory()
-    elif buffer.optimize_memory_usage:
-        buffer.dones[last] = 1
-    else:
+    elif isinstance(buffer, NStepReplayBuffer):
+        last = buffer.pos - 1
         buffer.timeouts[last][buffer.dones[last] == 0] = 1
+    elif getattr(buffer, "optimize_memory_usage", False):
+        buffer.dones[buffer.pos - 1] = 1
+
+
+def _keeps_arrays(buffer: ReplayBuffer, *names: str) -> bool:
+    return all(isinstance(getattr(buffer, name, None), np.ndarray | th.Tensor) for name in names)

@@ -150,7 +150,8 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
                 noise.reset(**(dict(indices=[index]) if self.n_envs > 1 else {}))
 
     def _checked(self, env: VecEnv | None) -> CheckedVecEnv:
-        assert env is not None
+        if env is None:
+            raise ValueError("This model has no environments to learn in: call set_env first, or pass env to load.")
         if self._checked_env is None or self._checked_env.venv is not env:
             self._checked_env = CheckedVecEnv(env, self.train_postponed)
         self._checked_env.largest_reward = LARGEST_REWARD / self.reward_scale

@@ -11,6 +11,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import get_action_dim
 
+from sb3_lql.common.buffer_layout import REPLAY_BUFFERS
 from sb3_lql.common.buffers import Float32Storage, float32_space
 from sb3_lql.common.device_buffers import DeviceReplayBuffer
 
@@ -55,12 +56,15 @@ def memory(device: th.device) -> int:
 
 def check_buffer_fits(model: OffPolicyAlgorithm, buffer_class: type[ReplayBuffer]) -> None:
     """
-    The system promises more memory than it has and kills whoever comes to use it, hours later.
+    The system promises more memory than it has and kills whoever comes to use it, hours later. Classes that are not
+    SB3's or ours, be they derived from them, may compress transitions or keep them on disk: they are not checked.
 
     :param model: a model without a replay buffer, with a ``Box`` of actions
     :param buffer_class: class of the buffer that it will have
     :raises ValueError: if there will never be room for its ``buffer_size`` transitions
     """
+    if buffer_class not in REPLAY_BUFFERS:
+        return
     assert isinstance(model.action_space, spaces.Box)
     once = model.optimize_memory_usage
     device = model.device if issubclass(buffer_class, DeviceReplayBuffer) else th.device("cpu")

@@ -13,12 +13,10 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule, TrainFreq, T
 from stable_baselines3.common.utils import get_parameters_by_name
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_lql.common.buffers import default_replay_buffer_class
-from sb3_lql.common.collection import CollectingAlgorithm
+from sb3_lql.common.buffered import BufferedAlgorithm
 from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.device_buffers import check_replay_buffer
 from sb3_lql.common.langevin import LangevinSampler
-from sb3_lql.common.memory import check_buffer_fits
 from sb3_lql.common.policies import CnnPolicy, LangevinPolicy, MlpPolicy, MultiInputPolicy
 from sb3_lql.common.validation import (
     check_action_space,
@@ -32,7 +30,7 @@ from sb3_lql.common.validation import (
 UPDATES_WORTH_COMPILING = 10_000
 
 
-class LangevinModel(CollectingAlgorithm):
+class LangevinModel(BufferedAlgorithm):
     """
     Arguments, policy and replay buffer of an algorithm whose policy is a Langevin chain.
 
@@ -69,9 +67,6 @@ class LangevinModel(CollectingAlgorithm):
     critic_target: EnsembleCritic
     #: The environments' action space.
     action_space: spaces.Box
-
-    #: Whether the replay buffer's class was left to be chosen.
-    _has_default_buffer = False
 
     def __init__(
         self,
@@ -116,7 +111,7 @@ class LangevinModel(CollectingAlgorithm):
     @staticmethod
     def _wrap_env(env: GymEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         """SB3's, for ``load`` and ``set_env``: an environment's id serves them as it does the constructor."""
-        return CollectingAlgorithm._wrap_env(maybe_make_env(env, verbose), verbose, monitor_wrapper)
+        return BufferedAlgorithm._wrap_env(maybe_make_env(env, verbose), verbose, monitor_wrapper)
 
     @abstractmethod
     def _make_sampler(self) -> LangevinSampler:
@@ -186,30 +181,24 @@ class LangevinModel(CollectingAlgorithm):
             raise ValueError(f"policy_kwargs[{name!r}] is the algorithm's to set: pass its own arguments instead.")
 
     def _setup_model(self) -> None:
+        # In place of SB3's, which makes a replay buffer for a model that only acts too, and takes all arguments of the
+        # policy from policy_kwargs: what a user reads, compares and saves there is what that user wrote
         self._check_arguments()
-        # The chain is described by attributes of the algorithm, which load may change. Passed through policy_kwargs,
-        # it must not stay there: what a user reads, compares and saves there is what that user wrote
-        user_kwargs = self.policy_kwargs
-        self.policy_kwargs = user_kwargs | dict(
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self._convert_train_freq()
+        self._choose_replay_buffer_class()
+        if self.env is not None:  # if memory is short, this is the moment to hear of it
+            self._provide_replay_buffer()
+        self.policy = self.policy_class(  # type: ignore[assignment]
+            self.observation_space,
+            self.action_space,
+            self.lr_schedule,
+            **self.policy_kwargs,
             sampler=self._make_sampler(),
             n_action_samples=self.n_action_samples,
             bfloat16_chain=self.bfloat16_chain,
-        )
-        default_class = default_replay_buffer_class(self.observation_space, self.n_steps)
-        if self._has_default_buffer:  # a model that is loaded, with n_steps that load may have changed
-            self._forget_default_buffer()
-        chosen_class = self.replay_buffer_class or default_class
-        self._has_default_buffer = self.replay_buffer_class is None
-        if self.env is not None:  # a model that only acts needs no room
-            check_buffer_fits(self, chosen_class)
-        if chosen_class is default_class:
-            self.replay_buffer = self.replay_buffer or self._make_default_replay_buffer(default_class)
-            self.replay_buffer_class = None
-        try:
-            super()._setup_model()
-        finally:
-            self.policy_kwargs = user_kwargs
-        self.replay_buffer_class = chosen_class
+        ).to(self.device)
         self._create_aliases()
         self._set_up_chains()
         if self.verbose >= 1 and not self.critic.has_closed_form_gradient:
@@ -217,26 +206,6 @@ class LangevinModel(CollectingAlgorithm):
                 "The critic's action-gradient has no closed form here and is left to autograd, uncompiled and slower: "
                 "closed forms are known for critics of linear layers with Mish, ReLU, SiLU or Tanh."
             )
-
-    def _forget_default_buffer(self) -> None:
-        """Leave the class of the replay buffer, and what SB3 has added for returns of several steps, to be chosen."""
-        if self.replay_buffer_class in [default_replay_buffer_class(self.observation_space, n) for n in (1, 2)]:
-            kwargs = self.replay_buffer_kwargs
-            self.replay_buffer_class = None
-            self.replay_buffer_kwargs = {name: kwargs[name] for name in kwargs if name not in ("n_steps", "gamma")}
-
-    def _make_default_replay_buffer(self, replay_buffer_class: type[ReplayBuffer]) -> ReplayBuffer:
-        """What SB3 would make of its own classes, and leaves as it is where there is one."""
-        n_step_kwargs = dict(n_steps=self.n_steps, gamma=self.gamma) if self.n_steps > 1 else {}
-        return replay_buffer_class(
-            self.buffer_size,
-            self.observation_space,
-            self.action_space,
-            device=self.device,
-            n_envs=self.n_envs,
-            optimize_memory_usage=self.optimize_memory_usage,
-            **self.replay_buffer_kwargs | n_step_kwargs,
-        )
 
     def _create_aliases(self) -> None:
         self.critic = self.policy.critic

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch as th
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_lql.common import checkpoint as checkpoints
 from sb3_lql.common import safe
+from sb3_lql.common.buffer_layout import REPLAY_BUFFERS
 from sb3_lql.common.buffers import float32_space
 from sb3_lql.common.files import whole_file, with_suffix
 from sb3_lql.common.model import LangevinModel
@@ -60,24 +61,26 @@ class SavableModel(LangevinModel):
         :param truncate_last_traj: for ``HerReplayBuffer``, end the episodes that were being played
         :raises ValueError: if the buffer holds something else than what this model learns from; it keeps its own then
         """
-        before = self.replay_buffer
+        before = self.__dict__["replay_buffer"]
         try:
             super().load_replay_buffer(path, truncate_last_traj)
-            self._check_loaded_buffer(before)
+            self._check_loaded_buffer(self.replay_buffer, before)
         except BaseException:
             self.replay_buffer = before
             raise
 
-    def _check_loaded_buffer(self, own: ReplayBuffer | None) -> None:
-        buffer = self.replay_buffer
-        assert buffer is not None
+    def _check_loaded_buffer(self, buffer: ReplayBuffer, own: ReplayBuffer | None) -> None:
+        """Whether a buffer holds what the model's own does, where it is of a class whose storage is known."""
+        if type(buffer) not in REPLAY_BUFFERS:
+            return
+        if own is None and issubclass(self.replay_buffer_class or ReplayBuffer, NStepReplayBuffer):
+            own = self._new_replay_buffer()
+        n_steps, gamma = _returns(own)
         pairs = {
             "observation_space": (float32_space(buffer.observation_space), float32_space(self.observation_space)),
             "action_space": (buffer.action_space, self.action_space),
-            "n_envs": (buffer.n_envs, self.n_envs),
-            # Buffers of single steps have neither
-            "n_steps": (getattr(buffer, "n_steps", 1), getattr(own, "n_steps", 1)),
-            "gamma": (getattr(buffer, "gamma", None), getattr(own, "gamma", None)),
+            "n_steps": (_returns(buffer)[0], n_steps),
+            "gamma": (_returns(buffer)[1], gamma),
         }
         for name, (of_buffer, of_model) in pairs.items():
             if of_buffer != of_model:
@@ -155,8 +158,7 @@ class SavableModel(LangevinModel):
 
         :param path: the file
         :param env: environments to learn on in, or their id; put into a ``VecNormalize`` if they were in one and are
-            not. ``None`` to act only, on observations that ``get_vec_normalize_env()`` has normalised, if there is one.
-            A model with hindsight needs them, or ``replay_buffer_class=None, replay_buffer_kwargs={}``
+            not. ``None`` to act only, on observations that ``get_vec_normalize_env()`` has normalised, if there is one
         :param device: as in ``load``
         :param custom_objects: what is code and cannot be in the file, by the names that the error asks for, such as
             ``{"learning_rate": schedule}``
@@ -167,3 +169,8 @@ class SavableModel(LangevinModel):
         :raises TypeError: for an unknown argument
         """
         return safe.load_safe(cls, path, env, device, custom_objects, **kwargs)
+
+
+def _returns(buffer: ReplayBuffer | None) -> tuple[int, float | None]:
+    """Rewards per return, and the discount, which the model has where there is one reward."""
+    return (buffer.n_steps, buffer.gamma) if isinstance(buffer, NStepReplayBuffer) else (1, None)

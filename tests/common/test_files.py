@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from stable_baselines3 import HerReplayBuffer
+from stable_baselines3.common.buffers import BaseBuffer, DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sb3_lql.common.buffer_files import ARRAYS, STATE, read_buffer, write_buffer
@@ -243,6 +244,27 @@ def test_returns_of_several_steps_end_at_a_seam() -> None:
     for samples in (buffer._get_samples(np.array([1] * 20)),):
         assert (samples.rewards == 2).all()  # steps 1 and 2
         assert set(samples.dones.squeeze().tolist()) == {0.0, 1.0}
+
+
+def test_a_buffer_without_sb3s_arrays_is_left_alone_at_a_seam() -> None:
+    class Elsewhere(ReplayBuffer):
+        """Keeps transitions in no array that SB3 knows."""
+
+        def __init__(self) -> None:
+            BaseBuffer.__init__(self, 10, BOX, BOX, device="cpu")
+            self.pos = 3
+
+    class ElsewhereInHindsight(Elsewhere, HerReplayBuffer):
+        pass
+
+    class ElsewhereInSteps(Elsewhere, NStepReplayBuffer):
+        pass
+
+    for buffer_class in (Elsewhere, ElsewhereInHindsight, ElsewhereInSteps):
+        buffer = buffer_class()
+        before = dict(vars(buffer))
+        end_episodes(buffer)
+        assert vars(buffer) == before
 
 
 def test_nothing_ends_in_an_empty_buffer() -> None:

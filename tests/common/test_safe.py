@@ -320,13 +320,13 @@ def test_a_model_that_keeps_statistics_is_saved_as_a_zip_file(tmp_path: Path) ->
     assert same_state(NCLQL.load(tmp_path / "model.zip", device="cpu").get_parameters(), loaded.get_parameters())
 
 
-def test_hindsight_without_an_environment_is_refused(tmp_path: Path) -> None:
+def test_hindsight_without_an_environment_acts_until_there_is_one(tmp_path: Path) -> None:
     model = trained(NCLQL, "hindsight")
-    with pytest.raises(ValueError, match=r"asks environments for rewards: pass env.*replay_buffer_class=None"):
-        reloaded(model, "hindsight", tmp_path, env=None)
-    loaded = reloaded(model, "hindsight", tmp_path, env=None, replay_buffer_class=None, replay_buffer_kwargs={})
+    loaded = reloaded(model, "hindsight", tmp_path, env=None)
     obs = batch_of(model.observation_space, 1)
     np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
+    loaded.set_env(model.env)
+    assert loaded.learn(1).replay_buffer.env is model.env
 
 
 def test_a_file_that_asks_for_a_hundred_million_transitions_with_hindsight_is_refused(tmp_path: Path) -> None:

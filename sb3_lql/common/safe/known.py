@@ -3,14 +3,12 @@
 from typing import Any
 
 import torch as th
-from stable_baselines3 import HerReplayBuffer
-from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 from torch import nn
 
-from sb3_lql.common import buffers, device_buffers
+from sb3_lql.common.buffer_layout import REPLAY_BUFFERS
 
 # fmt: off
 ACTIVATIONS: tuple[type, ...] = (
@@ -21,11 +19,6 @@ ACTIVATIONS: tuple[type, ...] = (
 OPTIMIZERS: tuple[type, ...] = (
     th.optim.ASGD, th.optim.Adadelta, th.optim.Adagrad, th.optim.Adam, th.optim.AdamW, th.optim.Adamax, th.optim.NAdam,
     th.optim.RAdam, th.optim.RMSprop, th.optim.SGD,
-)
-REPLAY_BUFFERS: tuple[type, ...] = (
-    ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, buffers.Float32ReplayBuffer,
-    buffers.Float32DictReplayBuffer, buffers.Float32NStepReplayBuffer, buffers.Float32HerReplayBuffer,
-    device_buffers.DeviceReplayBuffer, device_buffers.DeviceDictReplayBuffer,
 )
 # fmt: on
 #: The classes that an argument may name.

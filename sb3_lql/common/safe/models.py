@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
-from stable_baselines3 import HerReplayBuffer
-from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -104,8 +102,7 @@ def load_safe(
     :param path: name of the file
     :param env: environments to go on learning in, or their id; put into a ``VecNormalize`` with the file's statistics
         if it has some, or given them if they are in one. ``None`` to act only: on observations that
-        ``get_vec_normalize_env()`` has normalised, then, which keeps the statistics until there are environments.
-        Hindsight has nothing to ask without them: pass ``replay_buffer_class=None, replay_buffer_kwargs={}``
+        ``get_vec_normalize_env()`` has normalised, then, which keeps the statistics until there are environments
     :param device: where to compute
     :param custom_objects: the code that the file lacks, by name: ``policy_class``, an argument such as
         ``learning_rate``, or a part of one such as ``"policy_kwargs.features_extractor_class"``
@@ -192,11 +189,6 @@ def _decode(
 def _set_env(model: Any, env: GymEnv | str | None, contents: _Contents) -> None:
     """Let the model learn in ``env``, if there is one; else keep what was learned of its observations and rewards."""
     if env is None:
-        if issubclass(model.replay_buffer_class or ReplayBuffer, HerReplayBuffer):
-            raise ValueError(
-                f"{model.replay_buffer_class.__name__} asks environments for rewards: pass env=..., or to act only "
-                "replay_buffer_class=None, replay_buffer_kwargs={}"
-            )
         if contents.normalization is not None:  # where SB3 has it, whose save leaves it out and whose set_env resets it
             model._vec_normalize_env = without_environments(
                 model.observation_space, model.action_space, *contents.normalization
