@@ -45,7 +45,7 @@ class FileBuffer(ReplayBuffer):
     folder: Path
 
     def __init__(self, buffer_size: int, *args: Any, n_envs: int = 1, **kwargs: Any) -> None:
-        super().__init__(n_envs, *args, n_envs=n_envs, **kwargs)
+        super().__init__(n_envs, *args, **kwargs | dict(n_envs=n_envs))
         self.buffer_size = buffer_size // n_envs
         folder = tempfile.mkdtemp(dir=self.folder)
         for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):

@@ -48,7 +48,8 @@ def contents(buffer: Any) -> list[list[float]]:
         field = getattr(buffer, name)
         for array in field.values() if isinstance(field, dict) else [field]:
             parts.append(np.asarray(array)[: buffer.size()].reshape(size, -1))
-    return np.concatenate(parts, axis=1).tolist()
+    rows: list[list[float]] = np.concatenate(parts, axis=1).tolist()
+    return rows
 
 
 @pytest.mark.parametrize("buffer_class", INDEPENDENT)
