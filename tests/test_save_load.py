@@ -142,6 +142,20 @@ def test_the_replay_buffer_is_saved_and_loaded(algorithm: Any, tiny: dict[str, A
         np.testing.assert_array_equal(getattr(loaded.replay_buffer, name), getattr(model.replay_buffer, name))
 
 
+@pytest.mark.parametrize("method", ["save", "save_replay_buffer", "save_safe"])
+def test_saving_to_a_link_writes_its_target_and_keeps_its_permissions(
+    algorithm: Any, tiny: dict[str, Any], tmp_path: Path, method: str
+) -> None:
+    target, link = tmp_path / "target", tmp_path / "latest.file"
+    target.write_bytes(b"")
+    target.chmod(0o660)
+    link.symlink_to("target")
+    getattr(algorithm("MlpPolicy", "Pendulum-v1", **tiny), method)(link)
+    assert link.is_symlink()
+    assert target.stat().st_size > 0
+    assert target.stat().st_mode & 0o777 == 0o660
+
+
 @pytest.mark.parametrize(
     ("buffer_kwargs", "model_kwargs", "message"),
     [

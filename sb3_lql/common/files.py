@@ -1,13 +1,16 @@
 """Files and folders that are written in one stroke: whoever looks finds the old one or the new one, whole."""
 
+import errno
 import os
 import platform
 import re
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import psutil
 
@@ -31,21 +34,68 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     A file to write to, which takes its name once all of it is on the disk. An error within, a kill or a full disk leave
     what was there before.
 
+    As with ``open``, a symbolic link stays and its target is written, and a file that was there keeps its permissions
+    and, where the system lets us, its owner and group. Hard links part: the other names keep the old content.
+
+    What cannot be replaced is written over once all of the content is known: a file in a read-only folder, a mounted
+    file, a device. Refusing would be worse, since ``open`` could write it. An error within still changes nothing; a
+    kill or a full disk at the very end may leave a part.
+
     :param path: the file's name; its folder is made if there is none
     :return: an open file
+    :raises OSError: if it cannot be written, as from ``open``
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _unfinished(path)
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    exists = path.exists()
+    if (exists and not os.access(path, os.W_OK)) or target.is_symlink():  # protected, or links in a circle
+        path.open("ab").close()  # the system's own error
+    if exists and not (path.is_file() and os.access(target.parent, os.W_OK | os.X_OK)):
+        with tempfile.TemporaryFile() as content:
+            yield content
+            _write_over(path, content)
+        return
+    unfinished = _unfinished(target)
+    unfinished.unlink(missing_ok=True)  # of a process that had the same number
     try:
         with unfinished.open("wb") as file:
+            if exists:  # before there is anything to read in it
+                _copy_permissions(target, unfinished)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
+        _replace(target, unfinished)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    _flush(path.parent)
+    _flush(target.parent)
+
+
+def _replace(target: Path, unfinished: Path) -> None:
+    try:
+        unfinished.replace(target)
+    except OSError as error:
+        # A file that is mounted by itself, or somebody else's in a folder such as /tmp
+        if error.errno not in (errno.EBUSY, errno.EPERM) or not target.exists():
+            raise
+        with unfinished.open("rb") as content:
+            _write_over(target, content)
+        unfinished.unlink()
+
+
+def _write_over(path: Path, content: IO[bytes]) -> None:
+    content.seek(0)
+    with path.open("wb") as file:
+        shutil.copyfileobj(content, file)
+
+
+def _copy_permissions(source: Path, target: Path) -> None:
+    before = source.stat()
+    if os.name != "nt":
+        for user, group in ((-1, before.st_gid), (before.st_uid, -1)):
+            with suppress(OSError):  # only root may give files away, others only to groups of their own
+                os.chown(target, user, group)
+    target.chmod(stat.S_IMODE(before.st_mode))  # last, as a change of owner takes some of them away
 
 
 @contextmanager
@@ -75,10 +125,13 @@ def discard_folder(path: Path) -> None:
     Delete a folder, as far as the system lets us. A kill in the middle does not leave a part under the name of the
     whole.
 
-    :param path: the folder; there may be none
+    :param path: the folder, or a link to one, which goes alone; there may be none
     """
     with suppress(OSError):  # there is none, or another process is deleting it
-        shutil.rmtree(path.rename(_unfinished(path)), ignore_errors=True)
+        if path.is_symlink():
+            path.unlink()  # not what it leads to
+        else:
+            shutil.rmtree(path.rename(_unfinished(path)), ignore_errors=True)
 
 
 def discard_unfinished(folder: Path, name: str) -> None:

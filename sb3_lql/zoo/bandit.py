@@ -20,6 +20,7 @@ from sb3_lql.benchmark.bandit import figures
 from sb3_lql.benchmark.bandit.measures import mode_table, summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, NAMES, Run, draw, measure_at_inverse_temperatures
 from sb3_lql.common.algorithm import LangevinAlgorithm
+from sb3_lql.common.files import whole_file
 from sb3_lql.zoo.registry import hyperparams_file
 
 ENV_ID = "MultimodalBandit-v0"
@@ -73,9 +74,8 @@ def bandit() -> None:
     _draw_figures(run, folder)
     summary["seconds"]["total"] = time.perf_counter() - started
     # Last, and in one stroke: where there is a summary, the run is complete
-    unfinished = folder / "summary.json.unfinished"
-    unfinished.write_text(json.dumps(summary, indent=2) + "\n")
-    unfinished.replace(folder / "summary.json")
+    with whole_file(folder / "summary.json") as file:
+        file.write((json.dumps(summary, indent=2) + "\n").encode())
     print(f"{mode_table([(run.name, summary)])}Written to {folder}: summary.json, samples.npy, pictures, the agent")
 
 

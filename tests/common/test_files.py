@@ -1,11 +1,14 @@
 """Files and folders in one stroke, replay buffers on disk."""
 
+import errno
 import os
 import pickle
 import platform
+import stat
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,6 +47,148 @@ def test_file_keeps_its_content_until_the_new_one_is_whole(tmp_path: Path) -> No
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """New files are 0640, whatever the user's settings are."""
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def write(path: Path, content: bytes = b"new") -> None:
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@pytest.mark.usefixtures("umask")
+def test_file_keeps_its_permissions_and_a_new_one_follows_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    for mode in (0o600, 0o660, 0o604, 0o755):
+        path.chmod(mode)
+        with whole_file(path) as file:
+            (unfinished,) = set(tmp_path.iterdir()) - {path}
+            assert stat.S_IMODE(unfinished.stat().st_mode) == mode  # nobody else reads it while it is written
+            file.write(b"newer")
+        assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"newer", mode)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_file_keeps_its_owner_and_group(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    os.chown(path, 1234, 2345)
+    path.chmod(0o2664)
+    write(path)
+    after = path.stat()
+    assert (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode)) == (1234, 2345, 0o2664)
+
+
+def test_owner_that_may_not_be_kept_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o660)
+    asked = []
+
+    def refuse(*args: Any) -> None:
+        asked.append(args[1:])
+        raise PermissionError
+
+    monkeypatch.setattr("os.chown", refuse)
+    write(path)
+    assert len(asked) == 2
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o660)
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["to a file", "to nothing yet"])
+def test_links_stay_and_lead_to_the_new_content(tmp_path: Path, exists: bool) -> None:
+    target = tmp_path / "data" / "real"
+    if exists:
+        target.parent.mkdir()
+        target.write_bytes(b"old")
+    (tmp_path / "links").mkdir()
+    first, second = tmp_path / "links" / "first", tmp_path / "second"
+    first.symlink_to(Path("..") / "data" / "real")
+    second.symlink_to(first)
+    for link in (first, second):
+        write(link, link.name.encode())
+        assert first.is_symlink()
+        assert second.is_symlink()
+        assert not target.is_symlink()
+        assert target.read_bytes() == link.name.encode()
+    assert list(target.parent.iterdir()) == [target]
+    with pytest.raises(OSError, match="No space"), whole_file(second) as file:
+        fill_the_disk(file)
+    assert target.read_bytes() == b"second"
+
+
+def test_links_in_a_circle_are_refused_as_by_open(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic links"):
+        write(tmp_path / "a")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_symlink()) == ["a", "b"]
+
+
+def test_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        write(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that may be written to, in a folder that may not, also for root."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old content that is longer")
+    path.chmod(0o660)
+    access = os.access
+    monkeypatch.setattr("os.access", lambda place, mode: Path(place) != tmp_path and access(place, mode))
+    return path
+
+
+def test_in_a_read_only_folder_a_file_is_written_over(unwritable: Path) -> None:
+    inode = unwritable.stat().st_ino
+    with pytest.raises(OSError, match="No space"), whole_file(unwritable) as file:
+        fill_the_disk(file)
+    assert unwritable.read_bytes() == b"old content that is longer"
+    write(unwritable)
+    after = unwritable.stat()
+    assert (unwritable.read_bytes(), after.st_ino, stat.S_IMODE(after.st_mode)) == (b"new", inode, 0o660)
+    assert list(unwritable.parent.iterdir()) == [unwritable]
+
+
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EPERM], ids=["mounted", "somebody else's"])
+def test_file_that_cannot_be_replaced_is_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old content that is longer")
+
+    def refuse(*_: Any) -> None:
+        raise OSError(code, "cannot be replaced")
+
+    monkeypatch.setattr("pathlib.Path.replace", refuse)
+    write(path)
+    assert path.read_bytes() == b"new"
+    with pytest.raises(OSError, match="cannot be replaced"):
+        write(tmp_path / "no file yet")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_device_stays_a_device(tmp_path: Path) -> None:
+    reader, writer = os.openpty()
+    path = Path(os.ttyname(writer))
+    write(path, b"to a terminal")
+    assert path.is_char_device()
+    assert os.read(reader, 100) == b"to a terminal"
+    os.close(reader)
+    os.close(writer)
 
 
 def test_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -85,6 +230,13 @@ def test_folder_that_is_being_deleted_bears_another_name(tmp_path: Path, monkeyp
         discard_folder(tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
     discard_folder(tmp_path / "never was")
+
+
+def test_of_a_folder_that_is_a_link_only_the_link_is_discarded(tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "link").symlink_to("archive")
+    discard_folder(tmp_path / "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["archive"]
 
 
 # Replay buffers
