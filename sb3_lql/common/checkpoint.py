@@ -1,20 +1,23 @@
 """All that a training needs to go on in another process, in a folder: everything or nothing."""
 
+import hashlib
 import json
+import os
 import pickle
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gymnasium import spaces
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecTransposeImage, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_lql.common.buffer_files import read_buffer, write_buffer
 from sb3_lql.common.collection import CollectingAlgorithm
 from sb3_lql.common.files import discard_folder, discard_unfinished, whole_folder
+from sb3_lql.common.normalization import in_normalization, normalization_state, set_statistics
 from sb3_lql.common.random_states import set_training_states, training_states
 
 #: Names within a checkpoint. The model's is SB3's file.
@@ -23,6 +26,8 @@ NORMALIZATION = "vecnormalize.pkl"
 RANDOM_STATES = "random_states.pkl"
 #: What the checkpoint is of, and what it consists of, as JSON.
 MANIFEST = "checkpoint.json"
+#: Of which files are read for their checksums.
+CHUNK_BYTES = 2**20
 #: Of the checkpoints' own names.
 NAME = r"\d+_\d+_steps"
 
@@ -42,7 +47,7 @@ def save_checkpoint(
     """
     if isinstance(model, CollectingAlgorithm):
         model.train_postponed()
-    folder.mkdir(parents=True, exist_ok=True)
+    Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)  # where a link may lead to nothing yet
     before = checkpoints(folder)
     number = _number(before[-1]) + 1 if before else 1
     checkpoint = folder / f"{number:06d}_{model.num_timesteps}_steps"
@@ -57,9 +62,13 @@ def save_checkpoint(
             **_in_common(model),
             "n_updates": model._n_updates,
             "extra": extra or {},
-            "bytes": {part.name: part.stat().st_size for part in unfinished.iterdir()},
+            "parts": {
+                part.name: {"bytes": part.stat().st_size, "sha256": _checksum_of_file(part)}
+                for part in sorted(unfinished.iterdir())
+            },
         }
-        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        manifest["sha256"] = _checksum(manifest)
+        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     discard_unfinished(folder, NAME)
     if keep is not None:
         for path in before[: len(before) + 1 - keep]:
@@ -91,19 +100,62 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """
     :param checkpoint: a checkpoint
     :return: what it is of: algorithm, num_timesteps, n_updates, n_envs, extra, and arguments that the replay buffer has
-    :raises ValueError: if it is not whole
+    :raises ValueError: if it is damaged, as far as that shows without reading all of it: see :func:`check_whole`
     """
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text())
-        names = {"algorithm", "num_timesteps", "n_updates", "n_envs", "extra", "bytes"}
-        if not isinstance(manifest, dict) or not names <= manifest.keys():
-            raise ValueError(f"{MANIFEST} does not name {sorted(names)}")
-        for name, size in manifest["bytes"].items():
-            if (checkpoint / name).stat().st_size != size:
-                raise ValueError(f"{name} does not have {size} bytes")
+        return _read_manifest(checkpoint)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{checkpoint} is damaged: {error}; take an older checkpoint.") from error
+        raise _damaged(checkpoint, error) from error
+
+
+def check_whole(checkpoint: Path) -> None:
+    """
+    Compare all that a checkpoint holds with the checksums that were made when it was saved. Unpickle nothing before.
+
+    :param checkpoint: a checkpoint
+    :raises ValueError: naming the part that is damaged, and an older checkpoint that is whole, if there is one
+    """
+    try:
+        _check_whole(checkpoint)
+    except (OSError, ValueError) as error:
+        raise _damaged(checkpoint, error) from error
+
+
+def _read_manifest(checkpoint: Path) -> dict[str, Any]:
+    manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+    names = {"algorithm", "num_timesteps", "n_updates", "n_envs", "extra"}
+    if not isinstance(manifest, dict) or not names <= manifest.keys():
+        raise ValueError(f"{MANIFEST} does not name {sorted(names)}")
+    if "bytes" in manifest:  # of a version that recorded nothing else
+        sizes = manifest["bytes"]
+    elif manifest.pop("sha256", None) == _checksum(manifest):
+        sizes = {name: part["bytes"] for name, part in manifest["parts"].items()}
+    else:
+        raise ValueError(f"{MANIFEST} does not have its checksum")
+    for name, size in sizes.items():
+        if (checkpoint / name).stat().st_size != size:
+            raise ValueError(f"{name} does not have {size} bytes")
     return manifest
+
+
+def _check_whole(checkpoint: Path) -> None:
+    for name, part in _read_manifest(checkpoint).get("parts", {}).items():
+        if _checksum_of_file(checkpoint / name) != part["sha256"]:
+            raise ValueError(f"{name} does not have its checksum")
+
+
+def _damaged(checkpoint: Path, error: Exception) -> ValueError:
+    """:return: an error that names what to take instead"""
+    folder = checkpoint.resolve().parent
+    found = checkpoints(folder)
+    older = found[: found.index(checkpoint.resolve())] if checkpoint.resolve() in found else found
+    remedy = f" (there is no whole one in {folder})"
+    for candidate in reversed(older):
+        with suppress(OSError, ValueError):
+            _check_whole(candidate)
+            remedy = f": {candidate}"
+            break
+    return ValueError(f"{checkpoint} is damaged: {error}; take an older checkpoint{remedy}.")
 
 
 def check_agreement(checkpoint: Path, **values: Any) -> None:
@@ -125,16 +177,14 @@ def with_saved_normalization(env: VecEnv, checkpoint: Path) -> VecEnv:
     :param env: environments, with the channels of images first
     :param checkpoint: a whole checkpoint
     :return: the same, in a ``VecNormalize`` if the checkpoint's were in one and these fit into it and are in none
+    :raises ValueError: if that was a class of the user's own, which only the user can make
     """
     if not (checkpoint / NORMALIZATION).is_file() or unwrap_vec_normalize(env) is not None:
         return env
-    normalization: VecNormalize = pickle.loads((checkpoint / NORMALIZATION).read_bytes())
-    # SB3 only transposes images of integers: those that were normalised before have kept their channels last
-    for each in (env, env.venv if isinstance(env, VecTransposeImage) else env):
-        if _shapes(each) == _shapes(normalization) and each.action_space == normalization.action_space:
-            normalization.set_venv(each)
-            return normalization
-    return env
+    saved = _read_normalization(checkpoint)
+    if type(saved) is not VecNormalize:
+        raise ValueError(f"{checkpoint} was made in {type(saved).__name__}: pass environments in one.")
+    return in_normalization(env, *normalization_state(saved))
 
 
 def restore(model: OffPolicyAlgorithm, checkpoint: Path) -> None:
@@ -162,8 +212,8 @@ def restore(model: OffPolicyAlgorithm, checkpoint: Path) -> None:
             f"{'without it' if normalization else 'in it'}."
         )
     if normalization is not None:
-        saved = vars(pickle.loads((checkpoint / NORMALIZATION).read_bytes()))
-        vars(normalization).update({name: value for name, value in saved.items() if name != "venv"})
+        assert model.env is not None
+        set_statistics(model.env, *normalization_state(_read_normalization(checkpoint)))
     set_training_states(model, pickle.loads((checkpoint / RANDOM_STATES).read_bytes()))
 
 
@@ -187,9 +237,22 @@ def _in_common(model: OffPolicyAlgorithm) -> dict[str, Any]:
     }
 
 
-def _shapes(env: VecEnv) -> Any:
-    space = env.observation_space
-    return {key: space[key].shape for key in space} if isinstance(space, spaces.Dict) else space.shape
+def _read_normalization(checkpoint: Path) -> VecNormalize:
+    normalization: VecNormalize = pickle.loads((checkpoint / NORMALIZATION).read_bytes())
+    return normalization
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+
+
+def _checksum_of_file(path: Path) -> str:
+    """Of a file that may be larger than the memory."""
+    checksum = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            checksum.update(chunk)
+    return checksum.hexdigest()
 
 
 def _number(checkpoint: Path) -> int:

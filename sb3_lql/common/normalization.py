@@ -6,8 +6,16 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    VecNormalize,
+    VecTransposeImage,
+    unwrap_vec_normalize,
+)
 
 #: Settings of ``VecNormalize``, which are its arguments and its attributes.
 FLAGS = ("training", "norm_obs", "norm_reward")
@@ -33,35 +41,76 @@ def normalization_state(env: VecNormalize) -> tuple[dict[str, Any], dict[str, np
     return settings, statistics
 
 
-def with_normalization(env: VecEnv, settings: dict[str, Any], statistics: dict[str, np.ndarray]) -> VecEnv:
+def check_spaces_within(env: VecEnv) -> None:
     """
-    Give environments the statistics that were learned elsewhere. Those that are in a ``VecNormalize`` already keep its
-    settings, for they are their user's; others are put into one with the settings given.
+    ``VecNormalize.load`` keeps the spaces of the environments that it was saved with, whatever it is put around.
+
+    :param env: environments
+    :raises ValueError: if they are in a ``VecNormalize`` that was made for environments of other spaces
+    """
+    while isinstance(env, VecEnvWrapper):
+        outside, inside = env, env.venv
+        if isinstance(outside, VecNormalize):
+            said, found = _parts(outside.observation_space), _parts(inside.observation_space)
+            # Of images that are normalised, it has changed the space itself
+            same = {key: is_image_space(found[key]) or said[key] == found[key] for key in said.keys() & found.keys()}
+            if said.keys() != found.keys() or not all(same.values()):
+                raise ValueError(
+                    f"Observation spaces do not match: {outside.observation_space} != {inside.observation_space}"
+                )
+            if outside.action_space != inside.action_space:
+                raise ValueError(f"Action spaces do not match: {outside.action_space} != {inside.action_space}")
+        env = inside
+
+
+def in_normalization(env: VecEnv, settings: dict[str, Any], statistics: dict[str, np.ndarray]) -> VecEnv:
+    """
+    Put environments into a ``VecNormalize`` like the one that others were in; :func:`set_statistics` is for once their
+    spaces are known to be the model's. Those that are in one already, which is their user's, stay as they are, and so
+    do those that the statistics do not fit.
 
     :param env: environments, with the channels of images first
     :param settings: as :func:`normalization_state` returns them
     :param statistics: as :func:`normalization_state` returns them
-    :return: environments in a ``VecNormalize``
-    :raises ValueError: if it normalises other observations than those that the statistics are of
+    :return: the environments
+    """
+    if unwrap_vec_normalize(env) is not None:
+        return env
+    shapes = {name.removesuffix(".mean"): value.shape for name, value in statistics.items() if name.endswith(".mean")}
+    del shapes["ret"]
+    # SB3 only transposes images of integers: those that were normalised before have kept their channels last
+    for each in [env, env.venv] if isinstance(env, VecTransposeImage) else [env]:
+        if not shapes or shapes == _shapes_of_observations(each.observation_space, settings["norm_obs_keys"]):
+            normalize = VecNormalize(each, **settings | dict(norm_obs=bool(shapes)))
+            normalize.norm_obs = settings["norm_obs"]
+            return normalize
+    return env
+
+
+def set_statistics(env: VecEnv, settings: dict[str, Any], statistics: dict[str, np.ndarray]) -> None:
+    """
+    Give environments what was learned elsewhere. The settings of their ``VecNormalize`` stay.
+
+    :param env: environments in a ``VecNormalize``
+    :param settings: as :func:`normalization_state` returns them
+    :param statistics: as :func:`normalization_state` returns them
+    :raises ValueError: if they are in none, or in one that normalises other observations
     """
     normalize = unwrap_vec_normalize(env)
     if normalize is None:
-        has_observations = any(name.startswith("obs") for name in statistics)
-        env = normalize = VecNormalize(env, **settings | dict(norm_obs=has_observations))
-        normalize.norm_obs = settings["norm_obs"]
-    running = _running_statistics(normalize)
+        raise ValueError("The model was trained in a VecNormalize: pass environments in one.")
+    running, keys = _running_statistics(normalize), _normalized_keys(normalize)
     shapes = {f"{name}.{moment}": np.shape(getattr(of, moment)) for name, of in running.items() for moment in MOMENTS}
     given = {name: value.shape for name, value in statistics.items()}
-    if shapes != given or _normalized_keys(normalize) != settings["norm_obs_keys"]:
+    if shapes != given or keys != settings["norm_obs_keys"]:
         raise ValueError(
-            f"The environments' VecNormalize has statistics of shapes {shapes} and "
-            f"norm_obs_keys={_normalized_keys(normalize)}, those to put in are of {given} and "
-            f"norm_obs_keys={settings['norm_obs_keys']}: wrap the environments as they were wrapped in training."
+            f"The environments' VecNormalize has statistics of shapes {shapes} and norm_obs_keys={keys}, those to put "
+            f"in are of {given} and norm_obs_keys={settings['norm_obs_keys']}: wrap the environments as they were "
+            "wrapped in training."
         )
     for name, value in statistics.items():
         of, _, moment = name.rpartition(".")
         setattr(running[of], moment, float(value) if moment == "count" else value.copy())
-    return env
 
 
 def without_environments(
@@ -81,14 +130,30 @@ def without_environments(
     env: gym.Env[Any, Any] = gym.Env()
     # VecNormalize writes the spaces of images over
     env.observation_space, env.action_space = copy.deepcopy(observation_space), action_space
-    normalize = unwrap_vec_normalize(with_normalization(DummyVecEnv([lambda: env]), settings, statistics))
-    assert normalize is not None
+    normalize = in_normalization(DummyVecEnv([lambda: env]), settings, statistics)
+    set_statistics(normalize, settings, statistics)
+    assert isinstance(normalize, VecNormalize)
     return normalize
+
+
+def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
+    return dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
+
+
+def _shapes_of_observations(space: spaces.Space[Any], keys: list[str] | None) -> dict[str, tuple[int, ...] | None]:
+    """By the names that their statistics have."""
+    if keys is None:
+        return {"obs": space.shape} if isinstance(space, spaces.Box) else {}
+    parts = _parts(space)
+    return {
+        f"obs.{index}": parts[key].shape for index, key in enumerate(keys) if isinstance(parts.get(key), spaces.Box)
+    }
 
 
 def _running_statistics(env: VecNormalize) -> dict[str, RunningMeanStd]:
     statistics = {"ret": env.ret_rms}
-    observations: Any = getattr(env, "obs_rms", None)  # there are none without norm_obs
+    # There are none without norm_obs. getattr would look for them in the environments within, which a pickle lacks
+    observations: Any = vars(env).get("obs_rms")
     if isinstance(observations, dict):
         statistics |= {f"obs.{index}": running for index, running in enumerate(observations.values())}
     elif observations is not None:
@@ -97,5 +162,5 @@ def _running_statistics(env: VecNormalize) -> dict[str, RunningMeanStd]:
 
 
 def _normalized_keys(env: VecNormalize) -> list[str] | None:
-    observations: Any = getattr(env, "obs_rms", None)
+    observations: Any = vars(env).get("obs_rms")
     return list(observations) if isinstance(observations, dict) else None

@@ -15,6 +15,7 @@ from sb3_lql.common.buffer_layout import REPLAY_BUFFERS
 from sb3_lql.common.buffers import float32_space
 from sb3_lql.common.files import whole_file, with_suffix
 from sb3_lql.common.model import LangevinModel
+from sb3_lql.common.normalization import check_spaces_within
 
 SelfSavable = TypeVar("SelfSavable", bound="SavableModel")
 
@@ -114,19 +115,21 @@ class SavableModel(LangevinModel):
 
         :param folder: a checkpoint, or a folder of them, of which the newest is taken
         :param env: as many environments as before, or their id; put into a ``VecNormalize`` if they were in one and are
-            not
+            not. One that they are in keeps its settings, and is given the statistics
         :param device: as in ``load``
         :param kwargs: arguments of the constructor to change, as in ``load``; but not those that the replay buffer was
             made with
         :return: the model
-        :raises ValueError: if there is no whole checkpoint, or if it is of another algorithm, of other environments or
-            of another replay buffer
+        :raises ValueError: if there is no checkpoint, or if it is damaged, of another algorithm, of other environments
+            or of another replay buffer
         """
         found = checkpoints.find_checkpoint(Path(folder))
         if found is None:
             raise ValueError(f"{folder} holds no checkpoint: pass what save_checkpoint was given, or has returned.")
         env = cls._wrap_env(env)
+        check_spaces_within(env)
         checkpoints.check_agreement(found, algorithm=cls.__name__, n_envs=env.num_envs)
+        checkpoints.check_whole(found)
         env = checkpoints.with_saved_normalization(env, found)
         model = cls.load(found / checkpoints.MODEL, env=env, device=device, **kwargs)
         checkpoints.restore(model, found)

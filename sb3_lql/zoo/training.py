@@ -16,7 +16,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_lql.common.callbacks import SaveCheckpointCallback
-from sb3_lql.common.checkpoint import MANIFEST, MODEL, find_checkpoint, restore
+from sb3_lql.common.checkpoint import MANIFEST, MODEL, check_whole, find_checkpoint, restore
 
 #: In the RL Zoo's folder of a run.
 FOLDER = "checkpoints"
@@ -63,6 +63,8 @@ class ResumableExperiment(ExperimentManager):
         super().__init__(*args, **kwargs)
         folder = Path(self.trained_agent).parent
         self.checkpoint = folder if self.continue_training and (folder / MANIFEST).is_file() else None
+        if self.checkpoint is not None:
+            check_whole(self.checkpoint)
         self.checkpoint_freq = checkpoint_freq
         self.saver = SaveCheckpointCallback(
             1 if checkpoint_freq is None else checkpoint_freq,

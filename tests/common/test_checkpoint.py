@@ -1,11 +1,14 @@
 """Checkpoints: what they hold, and what a kill or a full disk leaves."""
 
+import hashlib
 import json
+import pickle
 import random
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import weakref
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, 
 from sb3_lql import LQL, NCLQL
 from sb3_lql.common.buffer_files import read_buffer
 from sb3_lql.common.callbacks import SaveCheckpointCallback
-from sb3_lql.common.checkpoint import checkpoints, find_checkpoint, restore
+from sb3_lql.common.checkpoint import (
+    CHUNK_BYTES,
+    _checksum_of_file,
+    checkpoints,
+    find_checkpoint,
+    read_manifest,
+    restore,
+)
 from sb3_lql.common.device_buffers import DeviceReplayBuffer
 from sb3_lql.common.files import UNFINISHED
 
@@ -145,17 +155,48 @@ def test_interrupted_overlapping_updates_are_made_before_saving(
 
 
 def test_normalisation_is_restored(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
+    """What was learned; and the settings, but for environments whose user has chosen some."""
     env = make_env(normalized=True)
-    env.clip_obs = 7.0
+    settings = dict(clip_obs=7.0, clip_reward=3.0, gamma=0.9, epsilon=1e-3, norm_reward=False, training=True)
+    vars(env).update(settings)
     model = algorithm("MlpPolicy", env, **tiny).learn(100)
     model.save_checkpoint(tmp_path)
     wrapped = make_env(normalized=True)
-    for given in (make_env(), wrapped):
+    own = dict(clip_obs=8.0, clip_reward=4.0, gamma=0.8, epsilon=1e-4, norm_reward=True, training=False)
+    vars(wrapped).update(own)
+    for given, expected in ((make_env(), settings), (wrapped, own)):
         again = algorithm.load_checkpoint(tmp_path, given, device="cpu").get_vec_normalize_env()
         np.testing.assert_array_equal(again.obs_rms.mean, env.obs_rms.mean)
+        np.testing.assert_array_equal(again.obs_rms.var, env.obs_rms.var)
         np.testing.assert_array_equal(again.ret_rms.var, env.ret_rms.var)
-        assert (again.obs_rms.count, again.clip_obs) == (env.obs_rms.count, 7.0)
+        assert again.obs_rms.count == env.obs_rms.count
+        assert {name: getattr(again, name) for name in expected} == expected
     assert algorithm.load_checkpoint(tmp_path, wrapped, device="cpu").env is wrapped
+
+
+@pytest.mark.parametrize("settings", [dict(norm_obs=False), dict(norm_obs=True, norm_reward=False)], ids=str)
+def test_part_of_what_vec_normalize_does_is_restored(
+    tiny: dict[str, Any], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    env = VecNormalize(make_env(), **settings)
+    LQL("MlpPolicy", env, **tiny).learn(60).save_checkpoint(tmp_path)
+    for given in (make_env(), VecNormalize(make_env(), **settings)):
+        again: Any = LQL.load_checkpoint(tmp_path, given, device="cpu").get_vec_normalize_env()
+        assert {name: getattr(again, name) for name in settings} == settings
+        assert again.ret_rms.var == env.ret_rms.var
+        assert ("obs_rms" in vars(again)) == settings["norm_obs"]
+
+
+class OwnNormalize(VecNormalize):
+    """Of a user."""
+
+
+def test_vec_normalize_of_the_users_own_is_asked_for(tiny: dict[str, Any], tmp_path: Path) -> None:
+    LQL("MlpPolicy", OwnNormalize(make_env()), **tiny).learn(10).save_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match="made in OwnNormalize: pass environments in one"):
+        LQL.load_checkpoint(tmp_path, make_env(), device="cpu")
+    again = LQL.load_checkpoint(tmp_path, OwnNormalize(make_env()), device="cpu")
+    assert type(again.get_vec_normalize_env()) is OwnNormalize
 
 
 def test_hindsight_goes_on(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -205,6 +246,112 @@ def test_damaged_checkpoint_is_refused_whatever_part_it_is(tiny: dict[str, Any],
     (checkpoint / "checkpoint.json").write_text("{}")
     with pytest.raises(ValueError, match=r"is damaged: .* does not name"):
         LQL.load_checkpoint(checkpoint, make_env())
+
+
+def flip(part: Path, bit: int) -> bytes:
+    """Flip a bit of a file, and return what it held before."""
+    before = part.read_bytes()
+    damaged = bytearray(before)
+    damaged[bit // 8] ^= 1 << bit % 8
+    part.write_bytes(damaged)
+    return before
+
+
+def test_one_flipped_bit_is_noticed_before_anything_is_unpickled(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint: Any = LQL("MlpPolicy", make_env(normalized=True), **tiny).learn(10).save_checkpoint(tmp_path)
+    env = make_env(normalized=True)
+
+    def unpickle(*_: Any, **__: Any) -> None:
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr("pickle.loads", unpickle)
+    monkeypatch.setattr("sb3_lql.LQL.load", unpickle)
+    rng = random.Random(0)
+    parts = list(checkpoint.iterdir())
+    assert len(parts) == 6
+    for part in parts:
+        for _ in range(10):
+            content = flip(part, rng.randrange(8 * part.stat().st_size))
+            with pytest.raises(ValueError, match=r"is damaged: .*; take an older checkpoint \(there is no") as error:
+                LQL.load_checkpoint(tmp_path, env)
+            # Where the manifest is no JSON any more, the parser says so
+            assert part.name in str(error.value) or part.name == "checkpoint.json"
+            part.write_bytes(content)
+    with pytest.raises(AssertionError, match="unpickled"):  # undamaged
+        LQL.load_checkpoint(tmp_path, env)
+
+
+def test_every_byte_of_the_manifest_counts(tiny: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint: Any = LQL("MlpPolicy", make_env(), **tiny).learn(10).save_checkpoint(tmp_path)
+    manifest = checkpoint / "checkpoint.json"
+    before = read_manifest(checkpoint)
+    for byte in range(manifest.stat().st_size - 1):  # but for the last line's end
+        content = flip(manifest, 8 * byte + byte % 8)
+        with pytest.raises(ValueError, match="is damaged"):
+            read_manifest(checkpoint)
+        manifest.write_bytes(content)
+    assert read_manifest(checkpoint) == before
+
+
+def test_error_names_the_newest_older_checkpoint_that_is_whole(tiny: dict[str, Any], tmp_path: Path) -> None:
+    model: Any = LQL("MlpPolicy", make_env(), **tiny).learn(10)
+    first, second, third, fourth = [model.save_checkpoint(tmp_path) for _ in range(4)]
+    for checkpoint in (third, second):
+        flip(checkpoint / "replay_buffer.arrays", 9)
+    message = f"{third} is damaged: replay_buffer.arrays .* take an older checkpoint: {first}."
+    with pytest.raises(ValueError, match=message):
+        LQL.load_checkpoint(third, make_env())
+    (tmp_path / "best").symlink_to(third.name)
+    with pytest.raises(ValueError, match=f"take an older checkpoint: {first}."):
+        LQL.load_checkpoint(tmp_path / "best", make_env())
+    assert LQL.load_checkpoint(tmp_path, make_env(), device="cpu").num_timesteps == 10
+    flip(fourth / "model.zip", 999)
+    with pytest.raises(ValueError, match=f"{fourth} is damaged: model.zip .* take an older checkpoint: {first}."):
+        LQL.load_checkpoint(tmp_path, make_env())
+
+
+def test_checkpoint_from_before_there_were_checksums_is_loaded(
+    algorithm: Any, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    model = algorithm("MlpPolicy", make_env(), seed=3, **tiny).learn(100)
+    checkpoint = model.save_checkpoint(tmp_path)
+    manifest = json.loads((checkpoint / "checkpoint.json").read_text())
+    del manifest["sha256"]
+    manifest["bytes"] = {name: part["bytes"] for name, part in manifest.pop("parts").items()}
+    (checkpoint / "checkpoint.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    check_same(algorithm.load_checkpoint(tmp_path, make_env(), device="cpu"), model)
+    (checkpoint / "random_states.pkl").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"random_states.pkl does not have \d+ bytes"):
+        algorithm.load_checkpoint(tmp_path, make_env(), device="cpu")
+
+
+def test_checksums_take_no_memory_for_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "part"
+    with path.open("wb") as file:
+        file.truncate(50 * CHUNK_BYTES)
+    tracemalloc.start()
+    try:
+        checksum = _checksum_of_file(path)
+        assert tracemalloc.get_traced_memory()[1] < 5 * CHUNK_BYTES
+    finally:
+        tracemalloc.stop()
+    assert checksum == hashlib.sha256(bytes(50 * CHUNK_BYTES)).hexdigest()
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["to a folder", "to nothing yet"])
+def test_folder_for_checkpoints_may_be_a_link(tiny: dict[str, Any], tmp_path: Path, exists: bool) -> None:
+    if exists:
+        (tmp_path / "disk").mkdir()
+    link = tmp_path / "checkpoints"
+    link.symlink_to("disk")
+    model: Any = LQL("MlpPolicy", make_env(), **tiny).learn(10)
+    model.save_checkpoint(link, keep=1)
+    newest = model.save_checkpoint(link, keep=1)
+    assert link.is_symlink()
+    assert (newest.parent, list(link.iterdir())) == (link, [newest])
+    assert LQL.load_checkpoint(link, make_env(), device="cpu").num_timesteps == 10
 
 
 ONCE = dict(handle_timeout_termination=False)
@@ -314,16 +461,66 @@ def test_bare_environments_with_images_are_wrapped(
     assert again.learn(3, reset_num_timesteps=False).num_timesteps == 13
 
 
-@pytest.mark.parametrize("env_id", ["MountainCarContinuous-v0", "Pendulum-v1"])
-def test_normalised_training_does_not_go_on_in_another_environment(
-    tiny: dict[str, Any], tmp_path: Path, env_id: str
+class Spaces(gym.Env[Any, Any]):
+    """:param observations: their space; :param actions: theirs"""
+
+    def __init__(self, observations: spaces.Space[Any], actions: spaces.Space[Any]) -> None:
+        self.observation_space, self.action_space = observations, actions
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.observation_space.sample(), 1.0, False, False, {}
+
+
+OBSERVATIONS, ACTIONS = spaces.Box(-1.0, 1.0, (3,), np.float32), spaces.Box(-1.0, 1.0, (1,), np.float32)
+OTHER_SPACES: dict[str, tuple[spaces.Space[Any], spaces.Space[Any]]] = {
+    "bounds": (spaces.Box(-2.0, 2.0, (3,), np.float32), ACTIONS),
+    "one bound": (spaces.Box(np.array([-1, -1, -2]), np.array([1, 1, 1]), dtype=np.float32), ACTIONS),
+    "dtype": (spaces.Box(-1.0, 1.0, (3,), np.float64), ACTIONS),
+    "shape": (spaces.Box(-1.0, 1.0, (4,), np.float32), ACTIONS),
+    "type": (spaces.MultiBinary(3), ACTIONS),
+    "dict": (spaces.Dict(obs=OBSERVATIONS), ACTIONS),
+    "action bounds": (OBSERVATIONS, spaces.Box(-2.0, 2.0, (1,), np.float32)),
+    "action shape": (OBSERVATIONS, spaces.Box(-1.0, 1.0, (2,), np.float32)),
+    "action dtype": (OBSERVATIONS, spaces.Box(-1.0, 1.0, (1,), np.float64)),
+}
+
+
+@pytest.mark.parametrize("safe", [False, True], ids=["checkpoint", "safe file"])
+@pytest.mark.parametrize("other", OTHER_SPACES.values(), ids=OTHER_SPACES.keys())
+def test_normalised_training_does_not_go_on_in_environments_of_other_spaces(
+    tiny: dict[str, Any], tmp_path: Path, other: tuple[Any, Any], safe: bool
 ) -> None:
-    LQL("MlpPolicy", make_env(1, normalized=True), **tiny).learn(10).save_checkpoint(tmp_path)
-    other = gym.make(env_id)
-    if env_id == "Pendulum-v1":
-        other = gym.wrappers.RescaleAction(other, np.float32(-1), np.float32(1))
-    with pytest.raises(ValueError, match="spaces do not match"):
-        LQL.load_checkpoint(tmp_path, other, device="cpu")
+    """Whether these are in no ``VecNormalize``, in one of their own, or in the one that was saved with the others."""
+    env = VecNormalize(DummyVecEnv([lambda: Spaces(OBSERVATIONS, ACTIONS)]))
+    model = LQL("MlpPolicy", env, **tiny).learn(10)
+    env.save(str(tmp_path / "statistics"))
+    model.save_safe(tmp_path / "model")
+    model.save_checkpoint(tmp_path / "checkpoints")
+
+    def load(env: VecEnv) -> Any:
+        if safe:
+            return LQL.load_safe(tmp_path / "model", env, device="cpu")
+        return LQL.load_checkpoint(tmp_path / "checkpoints", env, device="cpu")
+
+    def bare() -> VecEnv:
+        return DummyVecEnv([lambda: Spaces(*other)])
+
+    given: list[VecEnv] = [bare()]
+    if isinstance(other[0], spaces.Box):
+        own: Any = VecNormalize(bare())
+        own.obs_rms.mean = own.obs_rms.mean + 5.0
+        given.append(own)
+    if other[0].shape == (3,):
+        given.append(VecNormalize.load(str(tmp_path / "statistics"), bare()))
+    for each in given:
+        before = pickle.dumps(vars(each).get("obs_rms"))
+        with pytest.raises(ValueError, match="spaces do not match"):
+            load(each)
+        assert pickle.dumps(vars(each).get("obs_rms")) == before  # nor was it given anything
+    assert load(DummyVecEnv([lambda: Spaces(OBSERVATIONS, ACTIONS)])).get_vec_normalize_env() is not None
 
 
 @pytest.mark.parametrize(("save_freq", "error"), [(0, ValueError), (1.5, TypeError)])

@@ -26,7 +26,7 @@ from sb3_lql.benchmark.comparison.milestones import Milestones
 from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, status_of, unstarted, write_json
 from sb3_lql.benchmark.comparison.spec import Run
 from sb3_lql.common.buffers import end_episodes
-from sb3_lql.common.checkpoint import MODEL, find_checkpoint, read_manifest, restore, save_checkpoint
+from sb3_lql.common.checkpoint import MODEL, check_whole, find_checkpoint, read_manifest, restore, save_checkpoint
 from sb3_lql.common.files import discard_folder
 
 #: In a run's folder, its checkpoints.
@@ -92,6 +92,8 @@ class Training:
         self.folder = folder
         self.listener = listener
         self.checkpoint = find_checkpoint(folder / CHECKPOINTS)
+        if self.checkpoint is not None:
+            check_whole(self.checkpoint)
         set_random_seed(run.seed)
         self.manager = ExperimentManager(
             # What `enjoy` looks for among a run's arguments, without objects that YAML would pickle

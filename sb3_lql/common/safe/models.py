@@ -13,7 +13,12 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_lql.common.files import with_suffix
 from sb3_lql.common.model import LangevinModel
-from sb3_lql.common.normalization import with_normalization, without_environments
+from sb3_lql.common.normalization import (
+    check_spaces_within,
+    in_normalization,
+    set_statistics,
+    without_environments,
+)
 from sb3_lql.common.safe.arguments import argument_names, check_noise, decode_arguments, encode_arguments
 from sb3_lql.common.safe.files import fields, read_file, write_file
 from sb3_lql.common.safe.networks import check_weights, policy_on_meta
@@ -195,10 +200,13 @@ def _set_env(model: Any, env: GymEnv | str | None, contents: _Contents) -> None:
             )
         return
     several: VecEnv = model._wrap_env(env, model.verbose)
+    check_spaces_within(several)
     if contents.normalization is not None:
-        several = with_normalization(several, *contents.normalization)
+        several = in_normalization(several, *contents.normalization)
     model.n_envs = several.num_envs
     model.set_env(several)
+    if contents.normalization is not None:  # of a user's VecNormalize, nothing changes before it is known to fit
+        set_statistics(several, *contents.normalization)
 
 
 def _policy_alias(model: LangevinModel, custom: dict[str, Any]) -> Any:
