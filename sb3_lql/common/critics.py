@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 from typing import Any, cast
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BaseModel
@@ -156,7 +157,7 @@ class EnsembleCritic(BaseModel):
         :param obs: observations
         :return: features, shape (batch, features_dim)
         """
-        return self.extract_features(obs, self.features_extractor)
+        return self.extract_features(_counted_from_zero(obs, self.observation_space), self.features_extractor)
 
     def forward(self, obs: PyTorchObs, actions: th.Tensor, noise_level: th.Tensor | int | None = None) -> th.Tensor:
         """
@@ -273,3 +274,21 @@ class EnsembleCritic(BaseModel):
         level = embeddings.shape[1] - 1 if noise_level is None else noise_level
         # Not len(actions), which exporters would take for a constant
         return embeddings[:, level, None].expand(-1, actions.shape[0], -1)
+
+
+def _counted_from_zero(obs: PyTorchObs, space: spaces.Space[Any]) -> PyTorchObs:
+    """
+    :param obs: observations
+    :param space: what they are of
+    :return: the same, with those of ``Discrete`` and ``MultiDiscrete`` less their ``start``: SB3's one-hot code takes
+        them as if they began at zero
+    """
+    if isinstance(obs, dict):
+        assert isinstance(space, spaces.Dict)
+        return {key: cast(th.Tensor, _counted_from_zero(part, space[key])) for key, part in obs.items()}
+    if isinstance(space, spaces.Discrete) and space.start != 0:
+        return obs.long() - int(space.start)
+    if isinstance(space, spaces.MultiDiscrete) and np.any(space.start):
+        # Column by column: a tensor of the starts would have to be copied to the device, which no recording can
+        return th.stack([obs[:, index].long() - int(start) for index, start in enumerate(space.start)], dim=1)
+    return obs

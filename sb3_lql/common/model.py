@@ -1,7 +1,7 @@
 """What an algorithm with a Langevin policy is made of: arguments, policy, replay buffer, and how it is saved."""
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from gymnasium import spaces
 from stable_baselines3 import HerReplayBuffer
@@ -14,6 +14,13 @@ from stable_baselines3.common.utils import get_parameters_by_name
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_lql.common.buffered import BufferedAlgorithm
+from sb3_lql.common.compatibility import (
+    check_foreign_arguments,
+    check_observation_space,
+    check_policy,
+    check_policy_kwargs,
+    check_wrappers,
+)
 from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.device_buffers import check_replay_buffer
 from sb3_lql.common.langevin import LangevinSampler
@@ -25,6 +32,8 @@ from sb3_lql.common.validation import (
     check_off_policy_arguments,
     check_positive,
 )
+
+SelfModel = TypeVar("SelfModel", bound="LangevinModel")
 
 #: Updates that ``compile=None`` expects of a ``learn`` before it compiles, which takes the time of a thousand or two.
 UPDATES_WORTH_COMPILING = 10_000
@@ -68,6 +77,11 @@ class LangevinModel(BufferedAlgorithm):
     #: The environments' action space.
     action_space: spaces.Box
 
+    def __new__(cls: type[SelfModel], *args: Any, **kwargs: Any) -> SelfModel:
+        """What only other algorithms have is refused with a reason. In the signature it would hide misspelt names."""
+        check_foreign_arguments(cls.__name__, kwargs)
+        return super().__new__(cls)
+
     def __init__(
         self,
         policy: str | type[LangevinPolicy],
@@ -86,9 +100,11 @@ class LangevinModel(BufferedAlgorithm):
         use_sde: bool,
         **off_policy_kwargs: Any,
     ) -> None:
+        check_policy(policy, self.policy_aliases, LangevinPolicy)
         if env is not None:
             env = maybe_make_env(env, off_policy_kwargs.get("verbose", 0))
             check_action_space(env.action_space)
+            check_observation_space(env.observation_space)
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -111,7 +127,9 @@ class LangevinModel(BufferedAlgorithm):
     @staticmethod
     def _wrap_env(env: GymEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         """SB3's, for ``load`` and ``set_env``: an environment's id serves them as it does the constructor."""
-        return BufferedAlgorithm._wrap_env(maybe_make_env(env, verbose), verbose, monitor_wrapper)
+        wrapped = BufferedAlgorithm._wrap_env(maybe_make_env(env, verbose), verbose, monitor_wrapper)
+        check_wrappers(wrapped)
+        return wrapped
 
     @abstractmethod
     def _make_sampler(self) -> LangevinSampler:
@@ -172,13 +190,17 @@ class LangevinModel(BufferedAlgorithm):
                 "overlap_updates=True does not go with HerReplayBuffer, which asks the environments for rewards while "
                 "they are busy: leave it out."
             )
-        if self.use_sde or "use_sde" in self.policy_kwargs:
-            raise ValueError(
-                "use_sde=True is not supported: gSDE perturbs the weights of an actor, and there is no actor. Leave it "
-                "out; the chain's own noise explores, and action_noise can add to it."
-            )
-        for name in {"sampler", "n_action_samples", "bfloat16_chain"} & self.policy_kwargs.keys():
-            raise ValueError(f"policy_kwargs[{name!r}] is the algorithm's to set: pass its own arguments instead.")
+        check_policy_kwargs(self.policy_kwargs, self.use_sde)
+
+    def policy_arguments(self) -> dict[str, Any]:
+        """
+        :return: ``policy_kwargs``, and what else the policy is made with
+        """
+        return {name: value for name, value in self.policy_kwargs.items() if name != "use_sde"} | dict(
+            sampler=self._make_sampler(),
+            n_action_samples=self.n_action_samples,
+            bfloat16_chain=self.bfloat16_chain,
+        )
 
     def _setup_model(self) -> None:
         # In place of SB3's, which makes a replay buffer for a model that only acts too, and takes all arguments of the
@@ -194,10 +216,7 @@ class LangevinModel(BufferedAlgorithm):
             self.observation_space,
             self.action_space,
             self.lr_schedule,
-            **self.policy_kwargs,
-            sampler=self._make_sampler(),
-            n_action_samples=self.n_action_samples,
-            bfloat16_chain=self.bfloat16_chain,
+            **self.policy_arguments(),
         ).to(self.device)
         self._create_aliases()
         self._set_up_chains()

@@ -13,15 +13,21 @@ from sb3_lql.common import checkpoint as checkpoints
 from sb3_lql.common import safe
 from sb3_lql.common.buffer_layout import REPLAY_BUFFERS
 from sb3_lql.common.buffers import float32_space
+from sb3_lql.common.compatibility import check_foreign_arguments
 from sb3_lql.common.files import whole_file, with_suffix
 from sb3_lql.common.model import LangevinModel
 from sb3_lql.common.normalization import check_spaces_within
+from sb3_lql.common.zip_files import algorithm_names, check_zip_file
 
 SelfSavable = TypeVar("SelfSavable", bound="SavableModel")
 
 
 class SavableModel(LangevinModel):
     """SB3's files, written in one stroke, and checkpoints from which a training goes on as if nothing had happened."""
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self._algorithms = algorithm_names(type(self))  # for save and load
 
     def save(
         self,
@@ -41,6 +47,36 @@ class SavableModel(LangevinModel):
             return
         with whole_file(with_suffix(path, ".zip")) as file:
             super().save(file, exclude, include)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(
+        cls: type[SelfSavable],
+        path: str | Path | BufferedIOBase,
+        env: GymEnv | str | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfSavable:
+        """
+        SB3's ``load``. The file can run any code of whoever made it: load your own, or use :meth:`load_safe`.
+
+        :param path: name of the file, to which ".zip" is added if there is none of that name; or an open file
+        :param env: environments to learn in, or their id; ``None`` to act only
+        :param device: where to compute
+        :param custom_objects: what to take instead of what the file holds, by name
+        :param print_system_info: print the versions that the model was saved with
+        :param force_reset: reset the environments before learning
+        :param kwargs: arguments of the constructor to change
+        :return: the model
+        :raises FileNotFoundError: if there is no such file
+        :raises ValueError: if the file is damaged, of another algorithm or of other environments
+        :raises TypeError: for an argument that only other algorithms have
+        """
+        check_foreign_arguments(cls.__name__, kwargs)
+        check_zip_file(path, algorithm_names(cls))
+        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)  # type: ignore[arg-type]
 
     def save_replay_buffer(self, path: str | Path | BufferedIOBase) -> None:
         """
@@ -171,6 +207,7 @@ class SavableModel(LangevinModel):
             ``custom_objects``
         :raises TypeError: for an unknown argument
         """
+        check_foreign_arguments(cls.__name__, kwargs)
         return safe.load_safe(cls, path, env, device, custom_objects, **kwargs)
 
 

@@ -24,14 +24,19 @@ NOT_STORED = frozenset({"self", "policy", "env", "device", "tensorboard_log", "_
 #: ask for more.
 LIMITS = {
     "buffer_size": 10**9,
-    "n_langevin_steps": 100_000,
-    "n_noise_levels": 100_000,
+    "batch_size": 10**6,
+    "gradient_steps": 10_000,
+    "n_steps": 10_000,
+    "n_langevin_steps": 10_000,
+    "n_noise_levels": 10_000,
     "n_action_samples": 10_000,
     "stats_window_size": 10**7,
 }
 #: HER keeps a Python object for each transition, and makes them all at once.
 MAX_HINDSIGHT_BUFFER = 10**7
-#: Langevin steps for one action, which are a product, whoever asks for them: half a minute on one slow core.
+#: Langevin steps one after the other, whoever asks for them: some seconds for an action.
+MAX_CHAIN_LENGTH = 10_000
+#: Langevin steps for one action, of all its chains.
 MAX_LANGEVIN_STEPS = 100_000
 #: Random generators take seeds of 32 bits.
 MAX_SEED = 2**32 - 1
@@ -92,7 +97,7 @@ def decode_arguments(model_class: type[OffPolicyAlgorithm], encoded: Any, decode
         if name in _CHECKS:
             _CHECKS[name](name, value)
         if name in LIMITS:
-            check_integer(name, value, 1, LIMITS[name])
+            check_integer(name, value, -1 if name == "gradient_steps" else 1, LIMITS[name])
     if "buffer_size" not in replaced and issubclass(arguments["replay_buffer_class"] or ReplayBuffer, HerReplayBuffer):
         check_integer("buffer_size", arguments["buffer_size"], 1, MAX_HINDSIGHT_BUFFER)
     return arguments
@@ -140,7 +145,7 @@ def _check_buffer_kwargs(name: str, value: Any) -> None:
         if key in ("handle_timeout_termination", "copy_info_dict"):
             check_flag(where, part)
         elif key in ("n_steps", "n_sampled_goal"):
-            check_count(where, part, low=0 if key == "n_sampled_goal" else 1)
+            check_integer(where, part, 0 if key == "n_sampled_goal" else 1, LIMITS["n_steps"])
         elif key == "gamma":
             check_number(where, part, low=0.0, high=1.0)
         elif key == "goal_selection_strategy" and str(part).lower() not in KEY_TO_GOAL_STRATEGY:

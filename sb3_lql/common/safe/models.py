@@ -11,6 +11,7 @@ import torch as th
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_lql.common.compatibility import check_observation_space
 from sb3_lql.common.files import with_suffix
 from sb3_lql.common.model import LangevinModel
 from sb3_lql.common.normalization import (
@@ -21,7 +22,7 @@ from sb3_lql.common.normalization import (
 )
 from sb3_lql.common.safe.arguments import argument_names, check_noise, decode_arguments, encode_arguments
 from sb3_lql.common.safe.files import fields, read_file, write_file
-from sb3_lql.common.safe.networks import check_weights, policy_on_meta
+from sb3_lql.common.safe.networks import check_sizes, check_weights, policy_on_meta
 from sb3_lql.common.safe.optimizer import check_options, decode_optimizer, encode_optimizer, load_optimizer
 from sb3_lql.common.safe.spaces import decode_space, encode_space
 from sb3_lql.common.safe.statistics import decode_normalization, encode_normalization
@@ -174,6 +175,7 @@ def _decode(
     for name in ("observation_space", "action_space"):
         setattr(model, name, decode_space(name, document[name], tensors))
     check_action_space(model.action_space)
+    check_observation_space(model.observation_space)
     check_noise(model.action_noise, model.action_space.shape)
     model.n_envs = check_integer("n_envs", document["n_envs"], 1, MAX_ENVS)
     for name, value in fields("counters", document["counters"], list(COUNTERS)).items():
@@ -188,6 +190,7 @@ def _decode(
     optimizer = decode_optimizer(shapes.optimizer, document["optimizer"], tensors)
     normalization = decode_normalization(document["normalization"], tensors, model.observation_space)
     weights = check_weights(shapes.state_dict(), tensors)
+    check_sizes(model, shapes, decoder.replacements)
     return _Contents(model, weights, optimizer, normalization)
 
 

@@ -2,14 +2,25 @@
 
 import copy
 import reprlib
+from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import torch as th
+from gymnasium import spaces
 
+from sb3_lql.common.critics import LEVEL_DIM
 from sb3_lql.common.langevin import LangevinSampler
 from sb3_lql.common.policies import LangevinPolicy
-from sb3_lql.common.safe.arguments import MAX_LANGEVIN_STEPS
+from sb3_lql.common.safe.arguments import MAX_CHAIN_LENGTH, MAX_LANGEVIN_STEPS
 
+#: Most bytes that the draws and layers of the chains of one action may take, and those of a minibatch's update.
+MAX_ACTING = 2**28
+MAX_LEARNING = 2**32
+#: How often a layer's outputs are there at the same time: before and after the activation, slopes, gradients.
+_COPIES = 6
+#: Numbers that an n-step return takes for each of its steps: where it is, what it ends with, its reward and discount.
+_NUMBERS_PER_STEP = 10
 _PREFIX = "policy."
 
 
@@ -24,7 +35,10 @@ def policy_on_meta(model: Any, n_tensors: int) -> LangevinPolicy:
     n_layers = len(net_arch.get("qf") or []) if isinstance(net_arch, dict) else len(net_arch)
     if n_layers > n_tensors:
         raise ValueError(f"policy_kwargs.net_arch has {n_layers} layers, and the file {n_tensors} tensors")
-    sampler: LangevinSampler = model._make_sampler()
+    arguments = model.policy_arguments()
+    sampler: LangevinSampler = arguments["sampler"]
+    if sampler.chain_length > MAX_CHAIN_LENGTH:
+        raise ValueError(f"a chain takes {sampler.chain_length} steps, and may take {MAX_CHAIN_LENGTH}")
     if sampler.chain_length * model.n_action_samples > MAX_LANGEVIN_STEPS:
         raise ValueError(
             f"an action takes {model.n_action_samples} chains of {sampler.chain_length} steps, and may take "
@@ -33,15 +47,14 @@ def policy_on_meta(model: Any, n_tensors: int) -> LangevinPolicy:
     # A policy puts its critics on its own device, which without parameters is the CPU
     meta = th.device("meta")
     policy_class = type("PolicyOnMeta", (model.policy_class,), dict(device=property(lambda _: meta)))
-    arguments = dict(sampler=sampler, n_action_samples=model.n_action_samples, bfloat16_chain=model.bfloat16_chain)
     try:
         with meta:
             policy: LangevinPolicy = policy_class(
-                model.observation_space,
+                _not_sampled(model.observation_space),
                 model.action_space,
                 lambda _: 1.0,
                 # A copy, since a network that is passed in would follow the policy to that device, and lose its weights
-                **copy.deepcopy(model.policy_kwargs) | arguments,
+                **copy.deepcopy(arguments),
             )
     except RuntimeError as error:
         raise ValueError(
@@ -49,6 +62,43 @@ def policy_on_meta(model: Any, n_tensors: int) -> LangevinPolicy:
             "use save and load"
         ) from error
     return policy
+
+
+def _not_sampled(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """The same space, of which networks for images draw zeros: a draw takes ten times the memory of the image."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict([(key, _not_sampled(part)) for key, part in space.spaces.items()])
+    space = copy.copy(space)
+    if isinstance(space, spaces.Box):
+        shape, dtype = space.shape, space.dtype
+        space.sample = lambda *_, **__: np.zeros(shape, dtype)  # type: ignore[method-assign]
+    return space
+
+
+def check_sizes(model: Any, policy: LangevinPolicy, chosen: Collection[str]) -> None:
+    """
+    Few bytes of a file can ask for many in acting and learning, by numbers that are multiplied.
+
+    :param model: a model with arguments and spaces
+    :param policy: its policy, on any device
+    :param chosen: the arguments that whoever loads the file has chosen
+    :raises ValueError: if an action or an update would take too much memory
+    """
+    n_inputs, n_critics = sum(policy.critic.input_parts), policy.n_critics
+    row = policy.sampler.chain_length * policy.action_dim + _COPIES * n_critics * (n_inputs + sum(policy.net_arch))
+    levels = _COPIES * n_critics * policy.sampler.n_levels * LEVEL_DIM
+    n_steps = max(model.n_steps, model.replay_buffer_kwargs.get("n_steps", 1))
+    minibatch_row = row + _COPIES * spaces.flatdim(model.observation_space) + _NUMBERS_PER_STEP * n_steps
+    for name, what, n_rows, numbers, largest in (
+        ("n_action_samples", "an action", model.n_action_samples, row, MAX_ACTING),
+        ("batch_size", "an update", model.batch_size, minibatch_row, MAX_LEARNING),
+    ):
+        size = 4 * (n_rows * numbers + levels)
+        if name not in chosen and size > largest:
+            raise ValueError(
+                f"{name}={n_rows} with these networks, observations, chains and returns makes {what} of "
+                f"{size / 1e9:.1f} GB, and a file may ask for {largest / 1e9:.1f}: pass {name}=... to ask for it yourself"
+            )
 
 
 def check_weights(expected: dict[str, th.Tensor], tensors: dict[str, th.Tensor]) -> dict[str, th.Tensor]:

@@ -1,0 +1,135 @@
+"""What a model cannot learn from, or be made with: refused by name, with the remedy."""
+
+import difflib
+import reprlib
+from collections.abc import Iterable
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, VecTransposeImage
+
+#: Arguments of SB3's other off-policy algorithms, and why there is no such thing here.
+_NO_ENTROPY = "there is no entropy coefficient to learn, and inverse_temperature (w) is chosen by hand"
+_NO_GSDE = "gSDE perturbs the weights of an actor, and there is no actor: the chain's own noise explores"
+_NO_ACTOR = "there is no actor to delay, and no noise to add to its target actions: the chain draws them"
+_NO_GREED = "there is no epsilon-greedy exploration: the chain's own noise explores, and action_noise can add to it"
+_NO_QUANTILES = "critics have no quantiles to drop; policy_kwargs=dict(n_critics=...) sets how many critics there are"
+FOREIGN_ARGUMENTS = {
+    **dict.fromkeys(("ent_coef", "target_entropy"), _NO_ENTROPY),
+    **dict.fromkeys(("sde_sample_freq", "use_sde_at_warmup"), _NO_GSDE),
+    **dict.fromkeys(("policy_delay", "target_policy_noise", "target_noise_clip"), _NO_ACTOR),
+    **dict.fromkeys(("exploration_fraction", "exploration_initial_eps", "exploration_final_eps"), _NO_GREED),
+    "top_quantiles_to_drop_per_net": _NO_QUANTILES,
+    "max_grad_norm": "gradients are not clipped",
+}
+
+
+def check_observation_space(observation_space: spaces.Space[Any]) -> None:
+    """
+    :param observation_space: the environment's observation space
+    :raises ValueError: if it is none of those that SB3 can encode, or holds one that is not
+    """
+    if not isinstance(observation_space, spaces.Dict):
+        _check_observation_part("observation_space", observation_space)
+        return
+    if not observation_space.spaces:
+        raise ValueError("observation_space=Dict() is empty: there is nothing to learn from.")
+    for key, part in observation_space.spaces.items():
+        _check_observation_part(f"observation_space[{key!r}]", part)
+
+
+def _check_observation_part(name: str, space: spaces.Space[Any]) -> None:
+    flatten = "flatten the observations with gymnasium.wrappers.FlattenObservation"
+    kind = type(space).__name__
+    if isinstance(space, spaces.Tuple):
+        raise ValueError(
+            f"{name}={space} is a Tuple, which SB3 has no networks for: name its parts in a Dict and pass "
+            f"'MultiInputPolicy', or {flatten}."
+        )
+    if isinstance(space, spaces.Dict):
+        raise ValueError(f"{name}={space} is a Dict within a Dict: use one Dict for all parts, or {flatten}.")
+    if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)):
+        raise ValueError(
+            f"{name}={space} is of type {kind}, which SB3 has no networks for: encode it as a Box of numbers with "
+            "gymnasium.wrappers.TransformObservation."
+        )
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
+        raise ValueError(f"{name}={space} has {space.nvec.ndim} axes, and SB3 encodes one: {flatten}.")
+    if isinstance(space, spaces.Box) and (space.shape == () or 0 in space.shape):
+        raise ValueError(
+            f"{name}={space} has shape {space.shape}: pass a Box with at least one axis and one coordinate, as "
+            "gymnasium.wrappers.ReshapeObservation can make it, or leave it out."
+        )
+
+
+def check_policy(policy: Any, aliases: dict[str, type[BasePolicy]], base: type[BasePolicy]) -> None:
+    """
+    :param policy: policy class or its alias, as a user passed it
+    :param aliases: the algorithm's policy classes by name
+    :param base: what policy classes derive from
+    :raises ValueError: for an alias that there is not
+    :raises TypeError: for a class that is none of the algorithm's, and for what is no class
+    """
+    names = ", ".join(map(repr, aliases))
+    if isinstance(policy, str):
+        if policy not in aliases:
+            close = difflib.get_close_matches(policy, aliases, n=1)
+            raise ValueError(f"policy={policy!r} is unknown: pass {repr(close[0]) if close else f'one of {names}'}.")
+    elif not isinstance(policy, type):
+        raise TypeError(f"policy={reprlib.repr(policy)} is neither a class nor a name: pass one of {names}.")
+    elif not issubclass(policy, base):
+        # What SB3's policies are for stands in their names, whatever the algorithm
+        kinds = {alias.removesuffix("Policy"): alias for alias in aliases}
+        alias = next((kinds[kind] for kind in kinds if kind in policy.__name__), "MlpPolicy")
+        raise TypeError(
+            f"policy={policy.__module__}.{policy.__qualname__} is none of {base.__module__}.{base.__qualname__}, from "
+            f"which policies here derive: pass {alias!r}."
+        )
+
+
+def check_policy_kwargs(policy_kwargs: dict[str, Any], use_sde: Any) -> None:
+    """
+    :param policy_kwargs: as a user passed them
+    :param use_sde: likewise
+    :raises ValueError: if gSDE is asked for, or what the algorithm's own arguments say
+    """
+    for name, value in (("use_sde", use_sde), ("policy_kwargs['use_sde']", policy_kwargs.get("use_sde", False))):
+        if value not in (False,):  # which asks for nothing
+            raise ValueError(
+                f"{name}={value!r}: use_sde=True is not supported, since gSDE perturbs the weights of an actor, and "
+                "there is no actor. Leave it out; the chain's own noise explores, and action_noise can add to it."
+            )
+    for name in {"sampler", "n_action_samples", "bfloat16_chain"} & policy_kwargs.keys():
+        raise ValueError(f"policy_kwargs[{name!r}] is the algorithm's to set: pass its own arguments instead.")
+
+
+def check_foreign_arguments(algorithm: str, names: Iterable[str]) -> None:
+    """
+    :param algorithm: name of the class
+    :param names: of the arguments that it was given
+    :raises TypeError: if one is of another algorithm only
+    """
+    for name in names:
+        if reason := FOREIGN_ARGUMENTS.get(name):
+            raise TypeError(
+                f"{algorithm} has no argument {name!r}: {reason}. Leave it out; the page 'Coming from SAC' "
+                "(docs/from_sac.md) says what is what."
+            )
+
+
+def check_wrappers(env: VecEnv) -> None:
+    """
+    :param env: environments as a model learns from them
+    :raises ValueError: if channels of images are brought to the front outside of ``VecNormalize``, which hands what it
+        was given to the replay buffer
+    """
+    transposes = False
+    while isinstance(env, VecEnvWrapper):
+        transposes = transposes or (isinstance(env, VecTransposeImage) and not env.skip)
+        if transposes and isinstance(env, VecNormalize):
+            raise ValueError(
+                f"VecNormalize is around images with their channels last, observation_space={env.observation_space}, "
+                "which could not be stored: wrap them before, VecNormalize(VecTransposeImage(env), ...)."
+            )
+        env = env.venv
