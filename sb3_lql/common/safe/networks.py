@@ -97,7 +97,7 @@ def check_sizes(model: Any, policy: LangevinPolicy, chosen: Collection[str]) -> 
         if name not in chosen and size > largest:
             raise ValueError(
                 f"{name}={n_rows} with these networks, observations, chains and returns makes {what} of "
-                f"{size / 1e9:.1f} GB, and a file may ask for {largest / 1e9:.1f}: pass {name}=... to ask for it yourself"
+                f"{size / 1e9:.1f} GB, and a file may ask for {largest / 1e9:.1f}: pass {name}=... to allow it"
             )
 
 
