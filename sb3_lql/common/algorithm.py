@@ -11,11 +11,11 @@ from stable_baselines3.common.utils import polyak_update
 from torch.nn import functional as F
 
 from sb3_lql.common.acceleration import GraphedFunction
+from sb3_lql.common.copying import CopyableModel
 from sb3_lql.common.guard import StepGuard, is_fused
-from sb3_lql.common.saving import SavableModel
 
 
-class LangevinAlgorithm(SavableModel):
+class LangevinAlgorithm(CopyableModel):
     """
     Off-policy TD learning of a critic whose Langevin chain is the policy.
 

@@ -47,6 +47,14 @@ class CheckedVecEnv(VecEnvWrapper):
         self.normalization = unwrap_vec_normalize(venv)
         watch_workers(venv)
 
+    # SB3's wrappers hold the members of their class, which cannot be pickled. Callbacks are, with variables of `learn`
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "class_attributes"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, class_attributes=dict(inspect.getmembers(type(self))))
+
     def reset(self) -> Any:
         """
         :return: the environments' first observations

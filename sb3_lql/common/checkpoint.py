@@ -110,7 +110,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 
 def check_whole(checkpoint: Path) -> None:
     """
-    Compare all that a checkpoint holds with the checksums that were made when it was saved. Unpickle nothing before.
+    Compare all that a checkpoint holds with its checksums. Unpickle nothing before.
 
     :param checkpoint: a checkpoint
     :raises ValueError: naming the part that is damaged, and an older checkpoint that is whole, if there is one

@@ -88,7 +88,7 @@ def watch_workers(env: VecEnv) -> None:
 
     :param env: environments, wrapped or not
     """
-    base = _workers_of(env)
+    base = subprocesses(env)
     if base is not None and not isinstance(base.remotes[0], WatchedConnection):
         pairs = zip(base.remotes, base.processes, strict=True)
         base.remotes = tuple(WatchedConnection(remote, process) for remote, process in pairs)
@@ -100,7 +100,7 @@ def abandon_step(env: VecEnv) -> None:
 
     :param env: environments, wrapped or not
     """
-    base = _workers_of(env)
+    base = subprocesses(env)
     if base is not None:
         base.waiting = False
 
@@ -112,7 +112,7 @@ def are_idle(env: VecEnv, seconds: float) -> bool:
     :return: whether a question to them would be answered at once
     :raises WorkerDiedError: if a worker has died
     """
-    base = _workers_of(env)
+    base = subprocesses(env)
     deadline = time.monotonic() + seconds
     for remote in [] if base is None else base.remotes:
         while isinstance(remote, WatchedConnection) and remote.unanswered:
@@ -122,8 +122,12 @@ def are_idle(env: VecEnv, seconds: float) -> bool:
     return True
 
 
-def _workers_of(env: VecEnv) -> SubprocVecEnv | None:
-    """The ``SubprocVecEnv`` below wrappers. Not by ``unwrapped``: what a user's wrapper wraps may be no ``VecEnv``."""
+def subprocesses(env: VecEnv) -> SubprocVecEnv | None:
+    """
+    :param env: environments, wrapped or not
+    :return: the ``SubprocVecEnv`` below wrappers, if there is one
+    """
+    # Not by `unwrapped`: what a user's wrapper wraps may be no VecEnv
     while isinstance(env, VecEnvWrapper):
         env = env.venv
     return env if isinstance(env, SubprocVecEnv) else None
