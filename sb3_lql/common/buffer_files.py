@@ -35,9 +35,11 @@ class _BufferPickler(pickle.Pickler):
     def __init__(self, file: io.BytesIO, buffer: ReplayBuffer) -> None:
         super().__init__(file, protocol=5, buffer_callback=lambda array: self.arrays.append(array.raw()))
         self.arrays: list[memoryview] = []
-        n_steps, n_used = buffer.buffer_size, n_used_steps(buffer)
         #: Used rows by the length of an array, with a row per step or per step and environment.
-        self.n_used = {n_steps * buffer.n_envs: n_used * buffer.n_envs, n_steps: n_used}
+        self.n_used: dict[int, int] = {}
+        if all(hasattr(buffer, name) for name in ("buffer_size", "n_envs", "pos", "full")):
+            n_steps, n_used = buffer.buffer_size, n_used_steps(buffer)
+            self.n_used = {n_steps * buffer.n_envs: n_used * buffer.n_envs, n_steps: n_used}
 
     def reducer_override(self, obj: Any) -> Any:
         """Take over how arrays are pickled."""

@@ -30,7 +30,7 @@ def with_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     :return: a buffer of that many environments and at least the same size; itself if it is that already
     :raises ValueError: if transitions depend on their neighbours, and cannot be moved
     """
-    if buffer.n_envs == n_envs or type(buffer) not in REPLAY_BUFFERS:
+    if type(buffer) not in REPLAY_BUFFERS or buffer.n_envs == n_envs:
         return buffer
     if isinstance(buffer, HerReplayBuffer | NStepReplayBuffer) or buffer.optimize_memory_usage:
         how = " with optimize_memory_usage=True" if buffer.optimize_memory_usage else ""

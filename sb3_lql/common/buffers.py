@@ -84,7 +84,7 @@ def end_episodes(buffer: ReplayBuffer) -> None:
 
     :param buffer: what was collected before the seam; left alone where it does not keep SB3's arrays
     """
-    if buffer.size() == 0 or not _keeps_arrays(buffer, "dones", "timeouts"):
+    if not _keeps_arrays(buffer, "dones", "timeouts") or n_stored(buffer) == 0:
         return
     if isinstance(buffer, HerReplayBuffer) and _keeps_arrays(buffer, "ep_length", "_current_ep_start"):
         with warnings.catch_warnings():
@@ -95,6 +95,17 @@ def end_episodes(buffer: ReplayBuffer) -> None:
         buffer.timeouts[last][buffer.dones[last] == 0] = 1
     elif getattr(buffer, "optimize_memory_usage", False):
         buffer.dones[buffer.pos - 1] = 1
+
+
+def n_stored(buffer: ReplayBuffer) -> int:
+    """
+    :param buffer: any, also of a class that has nothing but SB3's ``add`` and ``sample``
+    :return: transitions in it, as far as is known: none where it does not tell
+    """
+    try:
+        return buffer.size() * buffer.n_envs
+    except AttributeError:
+        return 0
 
 
 def _keeps_arrays(buffer: ReplayBuffer, *names: str) -> bool:

@@ -13,7 +13,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_lql.common.buffers import end_episodes
+from sb3_lql.common.buffers import end_episodes, n_stored
 from sb3_lql.common.checked_env import CheckedVecEnv
 from sb3_lql.common.interrupts import sigterm_interrupts
 from sb3_lql.common.validation import LARGEST_REWARD, check_number
@@ -190,7 +190,8 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         if self._n_updates > 0:
             buffer = self.replay_buffer
             assert buffer is not None
-            missing = 0 if buffer.full else max(self.learning_starts - buffer.size() * buffer.n_envs, 0)
+            full = getattr(buffer, "full", False)
+            missing = 0 if full else max(self.learning_starts - n_stored(buffer), 0)
             first_update = missing if reset_num_timesteps else self.num_timesteps + missing
             self._learning_starts_shift = first_update - self.learning_starts
             if self.verbose >= 1:
