@@ -114,6 +114,9 @@ OBSERVATION_SPACES: dict[str, tuple[str, spaces.Space[Any]]] = {
     "discrete": ("MlpPolicy", spaces.Discrete(5)),
     "multi-binary": ("MlpPolicy", spaces.MultiBinary(4)),
     "multi-discrete": ("MlpPolicy", spaces.MultiDiscrete([2, 3])),
+    "discrete, from 7": ("MlpPolicy", spaces.Discrete(5, start=7)),
+    "discrete, from -2": ("MlpPolicy", spaces.Discrete(3, start=-2)),
+    "multi-discrete, not from 0": ("MlpPolicy", spaces.MultiDiscrete([2, 3], start=[-1, 200], dtype=np.int16)),
     "image, channel last": ("CnnPolicy", spaces.Box(0, 255, (36, 40, 3), np.uint8)),
     "image, channel first": ("CnnPolicy", spaces.Box(0, 255, (3, 36, 40), np.uint8)),
 }
@@ -143,3 +146,39 @@ def test_images_are_scaled_to_the_unit_interval_before_they_reach_the_critic(
     model.critic.features_extractor.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     model.predict(np.full((3, 36, 36), 255, np.uint8))
     assert th.equal(seen[0], th.ones(1, 3, 36, 36))
+
+
+@pytest.mark.parametrize(
+    ("policy", "from_zero", "start"),
+    [
+        ("MlpPolicy", spaces.Discrete(3), 7),
+        ("MlpPolicy", spaces.MultiDiscrete([2, 3]), [-1, 5]),
+        ("MultiInputPolicy", spaces.Dict(a=spaces.Discrete(3), b=spaces.MultiDiscrete([2, 2])), dict(a=-4, b=[1, 0])),
+    ],
+)
+def test_counts_mean_the_same_wherever_they_start(
+    algorithm: Any, tiny: dict[str, Any], policy: str, from_zero: Any, start: Any
+) -> None:
+    def moved(space: Any, by: Any) -> spaces.Space[Any]:
+        if isinstance(space, spaces.Dict):
+            return spaces.Dict({key: moved(part, by[key]) for key, part in space.spaces.items()})
+        return spaces.Discrete(space.n, start=by) if np.ndim(by) == 0 else spaces.MultiDiscrete(space.nvec, start=by)
+
+    def shifted(observation: Any, by: Any) -> Any:
+        if isinstance(by, dict):
+            return {key: shifted(observation[key], by[key]) for key in by}
+        return np.asarray(observation) + np.asarray(by)
+
+    models = [
+        algorithm(policy, AnySpaces(box([-1.0], [1.0]), space), seed=0, **tiny)
+        for space in (from_zero, moved(from_zero, start))
+    ]
+    from_zero.seed(0)
+    observations = [from_zero.sample() for _ in range(10)]
+    for observation in observations:
+        actions = [
+            model.predict(each, deterministic=True)[0]
+            for model, each in zip(models, (observation, shifted(observation, start)), strict=True)
+        ]
+        np.testing.assert_array_equal(*actions)
+    assert len({float(models[0].q_value(observation, np.zeros(1, np.float32))) for observation in observations}) > 1

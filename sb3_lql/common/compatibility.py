@@ -7,6 +7,8 @@ from typing import Any
 
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, VecTransposeImage
 
 #: Arguments of SB3's other off-policy algorithms, and why there is no such thing here.
@@ -60,6 +62,33 @@ def _check_observation_part(name: str, space: spaces.Space[Any]) -> None:
         raise ValueError(
             f"{name}={space} has shape {space.shape}: pass a Box with at least one axis and one coordinate, as "
             "gymnasium.wrappers.ReshapeObservation can make it, or leave it out."
+        )
+
+
+def check_extractor(
+    extractor_class: type[BaseFeaturesExtractor], observation_space: spaces.Space[Any], kwargs: dict[str, Any]
+) -> None:
+    """
+    :param extractor_class: class of the features extractor; those that are not SB3's are taken as they are
+    :param observation_space: the environment's observation space
+    :param kwargs: the extractor's keyword arguments
+    :raises ValueError: if it is made for other observations
+    """
+    if isinstance(observation_space, spaces.Dict):
+        if extractor_class in (FlattenExtractor, NatureCNN):
+            raise ValueError(f"observation_space={observation_space} is a Dict: pass 'MultiInputPolicy'.")
+    elif extractor_class is CombinedExtractor:
+        raise ValueError(
+            f"observation_space={observation_space} is no Dict, which 'MultiInputPolicy' is for: pass 'MlpPolicy', or "
+            "'CnnPolicy' for images."
+        )
+    elif extractor_class is NatureCNN and not is_image_space(
+        observation_space, normalized_image=kwargs.get("normalized_image", False)
+    ):
+        raise ValueError(
+            f"observation_space={observation_space} is no image of uint8 from 0 to 255, which 'CnnPolicy' is for: pass "
+            "'MlpPolicy', or policy_kwargs=dict(normalize_images=False) if it is an image of another scale, channels "
+            "first. VecNormalize makes others of images: VecNormalize(VecTransposeImage(env), norm_obs=False) does not."
         )
 
 

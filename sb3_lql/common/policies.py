@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_lql.common.chains import ChainRunner
+from sb3_lql.common.compatibility import check_extractor
 from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.langevin import LangevinChain, LangevinSampler
 from sb3_lql.common.scaling import scale_from_unit, scale_to_unit
@@ -40,7 +41,7 @@ class LangevinPolicy(BasePolicy):
     :param n_critics: number of critics
     :param n_action_samples: chains per action when acting; the action of the highest minimum critic is taken
     :param bfloat16_chain: multiply the chain's hidden layers in bfloat16
-    :raises ValueError: for a ``net_arch`` or a count that makes no network
+    :raises ValueError: for a ``net_arch`` or a count that makes no network, or an extractor of other observations
     """
 
     #: What ``features_extractor_class=None`` stands for.
@@ -79,6 +80,7 @@ class LangevinPolicy(BasePolicy):
             optimizer_kwargs=optimizer_kwargs,
             squash_output=True,
         )
+        check_extractor(self.features_extractor_class, observation_space, self.features_extractor_kwargs)
         if isinstance(activation_fn, nn.Module):
             raise TypeError(f"activation_fn={activation_fn!r} is a module: pass its class, {type(activation_fn)}.")
         self.net_arch = _critic_arch(net_arch)

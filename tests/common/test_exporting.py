@@ -30,10 +30,10 @@ OBSERVATIONS: dict[str, tuple[str, spaces.Space[Any]]] = {
     "vector": ("MlpPolicy", VECTOR),
     "float64 matrix": ("MlpPolicy", spaces.Box(-np.inf, np.inf, (2, 3), np.float64)),
     "Discrete": ("MlpPolicy", spaces.Discrete(5)),
-    "MultiDiscrete": ("MlpPolicy", spaces.MultiDiscrete([3, 4])),
+    "MultiDiscrete": ("MlpPolicy", spaces.MultiDiscrete([3, 4], start=[-1, 5])),
     "MultiBinary": ("MlpPolicy", spaces.MultiBinary(6)),
     "image": ("CnnPolicy", IMAGE),
-    "Dict": ("MultiInputPolicy", spaces.Dict(vec=VECTOR, level=spaces.Discrete(4), img=IMAGE)),
+    "Dict": ("MultiInputPolicy", spaces.Dict(vec=VECTOR, level=spaces.Discrete(4, start=2), img=IMAGE)),
 }
 
 

@@ -34,7 +34,11 @@ SMALL: dict[str, Any] = dict(learning_starts=6, buffer_size=40, batch_size=4, n_
 
 #: In an order that is not the alphabet's.
 COUNTS = spaces.Dict(
-    [("one", spaces.Discrete(3)), ("some", spaces.MultiDiscrete([2, 3])), ("bits", spaces.MultiBinary([2, 2]))]
+    [
+        ("one", spaces.Discrete(3, start=5)),
+        ("some", spaces.MultiDiscrete([2, 3], start=[-1, 2])),
+        ("bits", spaces.MultiBinary([2, 2])),
+    ]
 )
 
 
@@ -338,6 +342,56 @@ def test_a_file_that_asks_for_a_hundred_million_transitions_with_hindsight_is_re
     with pytest.raises(ValueError, match=r"buffer_size is .* above 10000000"):
         load_safe(NCLQL, path, env=model.env)
     assert load_safe(NCLQL, path, env=model.env, buffer_size=50).buffer_size == 50
+
+
+#: What a file asks for, as a number that is too much by itself or with those beside it.
+TOO_MUCH: dict[str, dict[str, Any]] = {
+    "batch_size": dict(batch_size=10**7),
+    "n_steps": dict(n_steps=10**5),
+    "gradient_steps": dict(gradient_steps=10**6),
+    "batch_size=50000": dict(batch_size=50_000, n_steps=5_000),
+    "batch_size=500000": dict(batch_size=500_000, n_langevin_steps=200),
+    "a chain takes 5000 steps": dict(n_langevin_steps=500),
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+def test_a_file_that_asks_for_huge_updates_is_refused_and_whoever_loads_it_may_ask_for_others(
+    name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_safe(pendulum(NCLQL), path)
+    document, tensors = mutations.unpack(path.read_bytes())
+    document["arguments"] |= TOO_MUCH[name]
+    path.write_bytes(mutations.pack(document, tensors))
+    argument = next(iter(TOO_MUCH[name]))
+    with pytest.raises(ValueError, match=rf"(?s)model\.safetensors.*{name}.*pass {argument}=\.\.\. to ask for more"):
+        load_safe(NCLQL, path, device="cpu")
+    for chosen in (8, TOO_MUCH[name][argument]):  # the same, if that is meant
+        kwargs: dict[str, Any] = {argument: chosen}
+        assert getattr(load_safe(NCLQL, path, device="cpu", **kwargs), argument) == chosen
+
+
+def test_a_file_that_asks_for_huge_actions_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    wide = spaces.Box(-1.0, 1.0, (3_000,), np.float32)
+    settings = SMALL | dict(buffer_size=2, policy_kwargs=dict(net_arch=[2]))
+    save_safe(LQL("MlpPolicy", spaces_env(wide), **settings), path)
+    document, tensors = mutations.unpack(path.read_bytes())
+    document["arguments"] |= dict(n_action_samples=2_000, n_langevin_steps=50)
+    path.write_bytes(mutations.pack(document, tensors))
+    with pytest.raises(ValueError, match=r"n_action_samples=2000,.*makes an action of 1\.\d GB"):
+        load_safe(LQL, path, device="cpu")
+
+
+def test_observations_that_no_network_takes_are_refused_in_files_too(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_safe(pendulum(NCLQL), path)
+    document, tensors = mutations.unpack(path.read_bytes())
+    document["observation_space"] = {"type": "Dict", "spaces": []}
+    path.write_bytes(mutations.pack(document, tensors))
+    with pytest.raises(ValueError, match=r"observation_space=Dict\(\) is empty"):
+        load_safe(NCLQL, path, device="cpu")
 
 
 def test_a_model_that_learned_nothing_yet_comes_back(algorithm: Any, tmp_path: Path) -> None:

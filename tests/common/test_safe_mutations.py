@@ -19,12 +19,13 @@ import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
-from sb3_lql import NCLQL
+from sb3_lql import LQL, NCLQL
 from sb3_lql.common.safe import load_safe, save_safe
 from tests.common import mutations
 
@@ -191,10 +192,9 @@ def is_positive(value: Any) -> bool:
 
 #: What may stand in an entry, as the documentation of the arguments has it; elsewhere, only what does stand there.
 LEGAL: dict[str, Callable[[Any], bool]] = {
-    **{
-        f"arguments.{name}": is_count
-        for name in ("batch_size", "n_steps", "target_update_interval", "train_freq", "n_langevin_steps")
-    },
+    **{f"arguments.{name}": is_count for name in ("target_update_interval", "train_freq", "n_langevin_steps")},
+    "arguments.batch_size": lambda v: is_count(v, 1, 10**5),
+    "arguments.n_steps": lambda v: is_count(v, 1, 10**4),
     "arguments.learning_rate": lambda v: is_number(v, 0.0),
     "arguments.learning_rate.$schedule.start": lambda v: is_number(v, 0.0),
     "arguments.learning_rate.$schedule.end": lambda v: is_number(v, 0.0),
@@ -204,7 +204,7 @@ LEGAL: dict[str, Callable[[Any], bool]] = {
     "arguments.tau": lambda v: is_number(v, 0.0, 1.0),
     "arguments.gamma": lambda v: is_number(v, 0.0, 1.0),
     "arguments.train_freq.$tuple.0": is_count,
-    "arguments.gradient_steps": lambda v: is_count(v, -1),
+    "arguments.gradient_steps": lambda v: is_count(v, -1, 10**4),
     "arguments.action_noise": lambda v: v is None,
     "arguments.action_noise.$noise.mean": is_number,
     "arguments.action_noise.$noise.sigma": lambda v: is_number(v, 0.0),
@@ -322,6 +322,9 @@ ABSURD: dict[str, Any] = {
     "arguments.n_noise_levels": [10**6, 10**9, 10**15, 2**62],
     "arguments.n_langevin_steps": [50_001, 10**6, 10**9, 2**62],
     "arguments.n_action_samples": [10**6, 10**12],
+    "arguments.batch_size": [10**7, 2**31, 2**62],
+    "arguments.n_steps": [10**5, 2**31, 2**62],
+    "arguments.gradient_steps": [10**6, 2**62],
     "arguments.buffer_size": [10**10, 10**15, 2**62],
     "arguments.stats_window_size": [10**9, 2**62],
     "n_envs": [10**6, 10**12, 2**62],
@@ -355,6 +358,31 @@ def test_absurd_sizes_are_refused_without_taking_memory(honest: bytes, tmp_path:
     assert peak < LITTLE
     unit = 1 if sys.platform == "darwin" else 1024
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit < LITTLE
+
+
+#: Pixels of a side of a large image, of a file of megabytes.
+IMAGE_SIDE = 2_000
+
+
+def test_large_images_are_refused_in_the_memory_of_their_bounds(tmp_path: Path) -> None:
+    env = DummyVecEnv([lambda: FakeImageEnv(screen_height=36, screen_width=36, discrete=False)])
+    policy_kwargs = dict(net_arch=[4], features_extractor_kwargs=dict(features_dim=4))
+    path = tmp_path / "image.safetensors"
+    save_safe(LQL("CnnPolicy", env, policy_kwargs=policy_kwargs, buffer_size=2, device="cpu"), path)
+    document, tensors = mutations.unpack(path.read_bytes())
+    shape = (tensors["observation_space.low"].shape[0], IMAGE_SIDE, IMAGE_SIDE)
+    for name, bound in (("low", 0), ("high", 255)):
+        tensors[f"observation_space.{name}"] = th.full(shape, bound, dtype=th.uint8)
+    path.write_bytes(mutations.pack(document, tensors))
+    size = path.stat().st_size
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="features_extractor"):
+            load_safe(LQL, path, device="cpu")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * size
 
 
 def test_a_file_larger_than_the_memory_is_not_read(

@@ -34,8 +34,8 @@ LIMITS = {
 }
 #: HER keeps a Python object for each transition, and makes them all at once.
 MAX_HINDSIGHT_BUFFER = 10**7
-#: Langevin steps one after the other, whoever asks for them: some seconds for an action.
-MAX_CHAIN_LENGTH = 10_000
+#: Langevin steps of a chain, one after the other: some seconds.
+MAX_CHAIN_LENGTH = 2_000
 #: Langevin steps for one action, of all its chains.
 MAX_LANGEVIN_STEPS = 100_000
 #: Random generators take seeds of 32 bits.
@@ -97,10 +97,17 @@ def decode_arguments(model_class: type[OffPolicyAlgorithm], encoded: Any, decode
         if name in _CHECKS:
             _CHECKS[name](name, value)
         if name in LIMITS:
-            check_integer(name, value, -1 if name == "gradient_steps" else 1, LIMITS[name])
+            _check_limit(name, value)
     if "buffer_size" not in replaced and issubclass(arguments["replay_buffer_class"] or ReplayBuffer, HerReplayBuffer):
-        check_integer("buffer_size", arguments["buffer_size"], 1, MAX_HINDSIGHT_BUFFER)
+        _check_limit("buffer_size", arguments["buffer_size"], MAX_HINDSIGHT_BUFFER)
     return arguments
+
+
+def _check_limit(name: str, value: Any, limit: int | None = None) -> None:
+    try:
+        check_integer(name, value, -1 if name == "gradient_steps" else 1, LIMITS[name] if limit is None else limit)
+    except ValueError as error:
+        raise ValueError(f"{error}; pass {name}=... to ask for more") from None
 
 
 def check_noise(noise: ActionNoise | None, shape: tuple[int, ...]) -> None:

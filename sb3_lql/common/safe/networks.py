@@ -10,13 +10,12 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_lql.common.critics import LEVEL_DIM
-from sb3_lql.common.langevin import LangevinSampler
 from sb3_lql.common.policies import LangevinPolicy
 from sb3_lql.common.safe.arguments import MAX_CHAIN_LENGTH, MAX_LANGEVIN_STEPS
 
 #: Most bytes that the draws and layers of the chains of one action may take, and those of a minibatch's update.
 MAX_ACTING = 2**28
-MAX_LEARNING = 2**32
+MAX_LEARNING = 2**31
 #: How often a layer's outputs are there at the same time: before and after the activation, slopes, gradients.
 _COPIES = 6
 #: Numbers that an n-step return takes for each of its steps: where it is, what it ends with, its reward and discount.
@@ -36,14 +35,6 @@ def policy_on_meta(model: Any, n_tensors: int) -> LangevinPolicy:
     if n_layers > n_tensors:
         raise ValueError(f"policy_kwargs.net_arch has {n_layers} layers, and the file {n_tensors} tensors")
     arguments = model.policy_arguments()
-    sampler: LangevinSampler = arguments["sampler"]
-    if sampler.chain_length > MAX_CHAIN_LENGTH:
-        raise ValueError(f"a chain takes {sampler.chain_length} steps, and may take {MAX_CHAIN_LENGTH}")
-    if sampler.chain_length * model.n_action_samples > MAX_LANGEVIN_STEPS:
-        raise ValueError(
-            f"an action takes {model.n_action_samples} chains of {sampler.chain_length} steps, and may take "
-            f"{MAX_LANGEVIN_STEPS} steps"
-        )
     # A policy puts its critics on its own device, which without parameters is the CPU
     meta = th.device("meta")
     policy_class = type("PolicyOnMeta", (model.policy_class,), dict(device=property(lambda _: meta)))
@@ -77,27 +68,38 @@ def _not_sampled(space: spaces.Space[Any]) -> spaces.Space[Any]:
 
 def check_sizes(model: Any, policy: LangevinPolicy, chosen: Collection[str]) -> None:
     """
-    Few bytes of a file can ask for many in acting and learning, by numbers that are multiplied.
+    Few bytes of a file can ask for much memory and time in acting and learning, by numbers that are multiplied.
 
     :param model: a model with arguments and spaces
     :param policy: its policy, on any device
     :param chosen: the arguments that whoever loads the file has chosen
-    :raises ValueError: if an action or an update would take too much memory
+    :raises ValueError: if an action or an update would take too much
     """
+    length, n_chains = policy.sampler.chain_length, model.n_action_samples
+    if "n_langevin_steps" not in chosen and length > MAX_CHAIN_LENGTH:
+        raise ValueError(
+            f"a chain takes {length} steps, and a file may ask for {MAX_CHAIN_LENGTH}: pass n_langevin_steps=... to "
+            "ask for more"
+        )
+    if "n_action_samples" not in chosen and length * n_chains > MAX_LANGEVIN_STEPS:
+        raise ValueError(
+            f"an action takes {n_chains} chains of {length} steps, and may take {MAX_LANGEVIN_STEPS} steps in a file: "
+            "pass n_action_samples=... to ask for more"
+        )
     n_inputs, n_critics = sum(policy.critic.input_parts), policy.n_critics
-    row = policy.sampler.chain_length * policy.action_dim + _COPIES * n_critics * (n_inputs + sum(policy.net_arch))
+    row = length * policy.action_dim + _COPIES * n_critics * (n_inputs + sum(policy.net_arch))
     levels = _COPIES * n_critics * policy.sampler.n_levels * LEVEL_DIM
     n_steps = max(model.n_steps, model.replay_buffer_kwargs.get("n_steps", 1))
     minibatch_row = row + _COPIES * spaces.flatdim(model.observation_space) + _NUMBERS_PER_STEP * n_steps
     for name, what, n_rows, numbers, largest in (
-        ("n_action_samples", "an action", model.n_action_samples, row, MAX_ACTING),
+        ("n_action_samples", "an action", n_chains, row, MAX_ACTING),
         ("batch_size", "an update", model.batch_size, minibatch_row, MAX_LEARNING),
     ):
         size = 4 * (n_rows * numbers + levels)
         if name not in chosen and size > largest:
             raise ValueError(
-                f"{name}={n_rows} with these networks, observations, chains and returns makes {what} of "
-                f"{size / 1e9:.1f} GB, and a file may ask for {largest / 1e9:.1f}: pass {name}=... to allow it"
+                f"{name}={n_rows}, with these networks, observations, chains and returns, makes {what} of "
+                f"{size / 1e9:.1f} GB, and a file may ask for {largest / 1e9:.1f}: pass {name}=... to ask for more"
             )
 
 
