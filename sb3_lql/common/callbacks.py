@@ -7,6 +7,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_lql.common.checkpoint import save_checkpoint
+from sb3_lql.common.interrupts import interrupts_deferred
 from sb3_lql.common.validation import check_count
 
 
@@ -52,7 +53,8 @@ class SaveCheckpointCallback(BaseCallback):
         if self._saved < 0:  # it had not begun
             return
         try:
-            self.save()
+            with interrupts_deferred():
+                self.save()
         except Exception as error:
             warnings.warn(f"No checkpoint could be saved in {self.save_path}: {error!r}", stacklevel=2)
 

@@ -3,31 +3,68 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+#: Seconds for which a second SIGTERM counts as the first: ``timeout`` sends one to the process and one to its group.
+REPEATED = 1.0
+
+
+class InterruptHandler:
+    """
+    What SIGTERM does within :func:`sigterm_interrupts`: whatever Ctrl-C does at that moment, also where the shell has
+    made a process in the background ignore that.
+    """
+
+    def __init__(self) -> None:
+        #: Set when SIGTERM has arrived.
+        self.terminated = threading.Event()
+        self._time = -float("inf")
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """
+        :param number: the signal's
+        :param frame: where it arrived
+        :raises KeyboardInterrupt: unless Ctrl-C does something else here
+        """
+        now = time.monotonic()
+        if now - self._time < REPEATED:
+            return
+        self._time = now
+        self.terminated.set()
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
+        if not callable(on_ctrl_c) or on_ctrl_c is signal.default_int_handler:
+            raise KeyboardInterrupt("SIGTERM")
+        on_ctrl_c(signal.SIGINT, frame)
+
+
+def _end_by_sigterm() -> None:
+    """In a process that was forked: an environment's, say, which may hang outside of Python."""
+    if isinstance(signal.getsignal(signal.SIGTERM), InterruptHandler):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_by_sigterm)
+
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
+def sigterm_interrupts() -> Iterator[threading.Event]:
     """
     Within, SIGTERM raises ``KeyboardInterrupt``, as Ctrl-C does: ``timeout``, Slurm and preemption stop a training in
     the same orderly way. A handler of the user's own stays in charge, and so does the system's outside the main thread.
+
+    :return: an event, set when SIGTERM has arrived
     """
+    handler = InterruptHandler()
     if not _in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
+        yield handler.terminated
         return
-    owner = os.getpid()
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a process that was forked within: it is to end, as it would have without us
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        raise KeyboardInterrupt("SIGTERM")
-
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, handler)
     try:
-        yield
+        yield handler.terminated
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -1,10 +1,19 @@
 """The RL Zoo with LQL and NC-LQL registered."""
 
-try:
-    import rl_zoo3  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f'{error}: the sb3-lql command needs pip install "sb3_lql[zoo]"') from error
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from sb3_lql.zoo.registry import hyperparams_file, register
+if TYPE_CHECKING:
+    from sb3_lql.zoo.registry import hyperparams_file, register
 
 __all__ = ["hyperparams_file", "register"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when they are used: the command must be able to start where the RL Zoo is missing, to say so
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module("sb3_lql.zoo.registry"), name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f'{error}: pip install "sb3_lql[zoo]"', name=error.name) from error

@@ -5,6 +5,8 @@ import ast
 import inspect
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,14 @@ from sb3_lql.benchmark.bandit import figures
 from sb3_lql.benchmark.bandit.measures import mode_table, summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, NAMES, Run, draw, measure_at_inverse_temperatures
 from sb3_lql.common.algorithm import LangevinAlgorithm
-from sb3_lql.common.files import whole_file
+from sb3_lql.common.checkpoint import MODEL, find_checkpoint, read_manifest, restore, save_checkpoint
+from sb3_lql.common.files import discard_folder, whole_file
+from sb3_lql.common.interrupts import interrupts_deferred
 from sb3_lql.zoo.registry import hyperparams_file
 
 ENV_ID = "MultimodalBandit-v0"
+#: In the run's folder, where it is resumed from.
+CHECKPOINTS = "checkpoints"
 #: Arguments of a constructor that are no settings of the algorithm, or have an option of their own.
 SET_BY_COMMAND = {"env", "seed", "device", "verbose", "tensorboard_log", "stats_window_size", "_init_setup_model"}
 
@@ -42,41 +48,65 @@ def bandit() -> None:
 
     started = time.perf_counter()
     try:
-        manager, model, settings = _set_up(args)
-    except (ValueError, TypeError, RuntimeError) as error:
+        manager, model, settings, seconds = _set_up(args)
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
         parser.error(str(error))
+    started -= seconds
+    with _checkpoint_if_stopped(model, args, settings, started):
+        _learn(model, manager.n_timesteps)
+        manager.save_trained_model(model)
+        model.env.close()
+        trained = time.perf_counter()
+        samples = draw(model, args.n_actions, args.seed)
+        summary: dict[str, Any] = {
+            "algo": args.algo,
+            "seed": args.seed,
+            **summarize(samples),
+            "settings": settings,
+            "n_actions": args.n_actions,
+            "seconds": {"training": trained - started, "sampling": time.perf_counter() - trained},
+            "device": str(model.device),
+            "versions": {module.__name__: module.__version__ for module in (sb3_lql, stable_baselines3, th)},
+            "model": str((Path(manager.save_path) / f"{ENV_ID}.zip").relative_to(folder)),
+        }
+        if isinstance(model, LangevinAlgorithm):
+            summary["by_inverse_temperature"] = measure_at_inverse_temperatures(model, args.n_actions, args.seed)
+        run = Run(model, samples, summary)
+        np.save(folder / "samples.npy", samples)
+        _draw_figures(run, folder)
+        summary["seconds"]["total"] = time.perf_counter() - started
+        # Last, and in one stroke: where there is a summary, the run is complete
+        with whole_file(folder / "summary.json") as file:
+            file.write((json.dumps(summary, indent=2) + "\n").encode())
+    discard_folder(folder / CHECKPOINTS)
+    print(f"{mode_table([(run.name, summary)])}Written to {folder}: summary.json, samples.npy, pictures, the agent")
+
+
+def _learn(model: Any, n_timesteps: int) -> None:
+    """Learn what is missing, with a progress bar."""
     progress = ProgressBarCallback()
     try:
-        model.learn(manager.n_timesteps, callback=progress)
+        model.learn(n_timesteps - model.num_timesteps, callback=progress, reset_num_timesteps=False)
     except BaseException:
         # An open progress bar fails when the interpreter exits, and hides the reason
         progress.on_training_end()
         raise
-    manager.save_trained_model(model)
-    model.env.close()
-    trained = time.perf_counter()
-    samples = draw(model, args.n_actions, args.seed)
-    summary: dict[str, Any] = {
-        "algo": args.algo,
-        "seed": args.seed,
-        **summarize(samples),
-        "settings": settings,
-        "n_actions": args.n_actions,
-        "seconds": {"training": trained - started, "sampling": time.perf_counter() - trained},
-        "device": str(model.device),
-        "versions": {module.__name__: module.__version__ for module in (sb3_lql, stable_baselines3, th)},
-        "model": str((Path(manager.save_path) / f"{ENV_ID}.zip").relative_to(folder)),
-    }
-    if isinstance(model, LangevinAlgorithm):
-        summary["by_inverse_temperature"] = measure_at_inverse_temperatures(model, args.n_actions, args.seed)
-    run = Run(model, samples, summary)
-    np.save(folder / "samples.npy", samples)
-    _draw_figures(run, folder)
-    summary["seconds"]["total"] = time.perf_counter() - started
-    # Last, and in one stroke: where there is a summary, the run is complete
-    with whole_file(folder / "summary.json") as file:
-        file.write((json.dumps(summary, indent=2) + "\n").encode())
-    print(f"{mode_table([(run.name, summary)])}Written to {folder}: summary.json, samples.npy, pictures, the agent")
+
+
+@contextmanager
+def _checkpoint_if_stopped(
+    model: Any, args: argparse.Namespace, settings: dict[str, Any], started: float
+) -> Iterator[None]:
+    """Whatever stops the run within leaves a checkpoint, from which the same command resumes it."""
+    try:
+        yield
+    except BaseException:
+        if model.num_timesteps > 0:
+            with interrupts_deferred():
+                extra = {"run": _identify(args, settings), "seconds": time.perf_counter() - started}
+                save_checkpoint(model, args.output_dir / CHECKPOINTS, keep=1, extra=extra)
+                print(f"Stopped after {model.num_timesteps} steps. To resume: the same command", flush=True)
+        raise
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -128,12 +158,14 @@ def _value(text: str) -> Any:
         return yaml.safe_load(text)
 
 
-def _set_up(args: argparse.Namespace) -> tuple[ExperimentManager, Any, dict[str, Any]]:
+def _set_up(args: argparse.Namespace) -> tuple[ExperimentManager, Any, dict[str, Any], float]:
     """
     What ``sb3-lql train`` does before it trains; the model's ``learn`` is then called without the RL Zoo's, which would
-    take a Ctrl-C for the end of the training.
+    take a Ctrl-C for the end of the training. A run that was stopped is resumed: the last value is what it has taken,
+    in seconds.
     """
     given = vars(args)
+    checkpoint = find_checkpoint(args.output_dir / CHECKPOINTS)
     manager = ExperimentManager(
         # What `enjoy` looks for among a run's arguments, and what can be read without pickle
         argparse.Namespace(**{**given, "output_dir": str(args.output_dir), "env_kwargs": None}),
@@ -141,6 +173,7 @@ def _set_up(args: argparse.Namespace) -> tuple[ExperimentManager, Any, dict[str,
         ENV_ID,
         str(args.output_dir),
         eval_freq=-1,
+        trained_agent="" if checkpoint is None else str(checkpoint / MODEL),
         hyperparams={name: given[name] for name in _defaults(args.algo).keys() & given.keys()},
         seed=args.seed,
         verbose=0,
@@ -156,7 +189,21 @@ def _set_up(args: argparse.Namespace) -> tuple[ExperimentManager, Any, dict[str,
             f"n_timesteps={manager.n_timesteps} ends before learning begins: pass more than "
             f"learning_starts={model.learning_starts}."
         )
-    return manager, model, dict(settings)
+    if checkpoint is None:
+        return manager, model, dict(settings), 0.0
+    before = read_manifest(checkpoint)["extra"]
+    if before["run"] != _identify(args, settings):
+        raise ValueError(
+            f"argument --output-dir: {args.output_dir} holds a run with other options that was stopped: pass those to "
+            "resume it, or another folder"
+        )
+    restore(model, checkpoint)
+    return manager, model, dict(settings), float(before["seconds"])
+
+
+def _identify(args: argparse.Namespace, settings: dict[str, Any]) -> Any:
+    """What a run must have in common with one that it resumes, as JSON has it."""
+    return json.loads(json.dumps({"algo": args.algo, "seed": args.seed, "settings": settings}))
 
 
 def _draw_figures(run: Run, folder: Path) -> None:

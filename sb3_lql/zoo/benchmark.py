@@ -6,6 +6,8 @@ import json
 import shlex
 import shutil
 import sys
+from collections import Counter
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ def benchmark() -> None:
     args = parser.parse_args()
     try:
         args.function(args)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
 
 
@@ -36,7 +38,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Compare algorithms on tasks, over seeds.")
     commands = parser.add_subparsers(required=True, metavar="{run,report,agents}")
 
-    run = commands.add_parser("run", help="train and evaluate all runs of a spec, or go on with them")
+    run = commands.add_parser("run", help="train and evaluate all runs of a spec, or resume them")
     run.add_argument("spec", type=Path, metavar="SPEC.yml", help="what to compare; see docs/benchmark.md")
     run.add_argument("--results", type=Path, help="folder for all that is written (default: results/NAME_OF_SPEC)")
     run.add_argument("--address", help="a Ray cluster's address, or auto (default: this machine alone)")
@@ -82,11 +84,24 @@ def _run(args: argparse.Namespace) -> None:
             )
     except Timeout:
         raise ValueError(f"another process writes to {results}: wait for it, or pass another --results") from None
-    n_finished = sum(status_of(results / "runs" / run.name) == "finished" for run in runs)
-    print(f"{n_finished} of {len(runs)} runs are finished; the same command goes on with the others.")
+    statuses = [status_of(results / "runs" / run.name) for run in runs]
+    print(_describe(statuses))
     print(f"Report: sb3-lql benchmark report {shlex.quote(str(results))}")
-    if n_finished < len(runs):
+    if set(statuses) != {"finished"}:
         sys.exit(1)
+
+
+def _describe(statuses: Collection[str]) -> str:
+    """What has become of runs, and what the same command would do."""
+    counts = Counter(status if status in ("finished", "failed") else "left" for status in statuses)
+    text = f"{counts['finished']} of {len(statuses)} runs are finished"
+    if counts["failed"]:
+        text += f", {counts['failed']} failed"
+    if counts["left"]:
+        text += f", {counts['left']} not yet"
+    remedies = {"left": "continues what is not finished", "failed": "tries again what failed"}
+    todo = [remedy for status, remedy in remedies.items() if counts[status]]
+    return f"{text}. The same command {' and '.join(todo)}." if todo else f"{text}."
 
 
 def _train(run: Run, folder: Path, listener: Listener, *, device: str, n_threads: int) -> None:

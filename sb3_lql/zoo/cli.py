@@ -3,11 +3,18 @@
 import argparse
 import importlib
 import runpy
+import signal
 import sys
 from collections.abc import Callable
 
-from sb3_lql.zoo import hub
-from sb3_lql.zoo.registry import hyperparams_file, register
+from gymnasium.error import DependencyNotInstalled
+
+from sb3_lql import zoo
+from sb3_lql.common.interrupts import sigterm_interrupts
+from sb3_lql.zoo.extras import missing_extra
+
+#: As a shell has it for a process that SIGTERM has ended.
+TERMINATED = 128 + signal.SIGTERM
 
 USAGE = """\
 usage: sb3-lql COMMAND [OPTION ...]
@@ -15,7 +22,7 @@ usage: sb3-lql COMMAND [OPTION ...]
 The RL Zoo (https://rl-baselines3-zoo.readthedocs.io) with LQL and NC-LQL registered.
 
 commands, each with the options of the RL Zoo's own (sb3-lql COMMAND --help):
-  train           train an agent, go on with -i (also from a folder with checkpoints), tune with -optimize
+  train           train an agent, resume with -i (also from a folder with checkpoints), tune with -optimize
   enjoy           watch a trained agent
   record_video    film a trained agent
   plot_train      plot the training rewards of runs
@@ -44,14 +51,16 @@ unless you say otherwise:
   --algo nclql                 for all but the plots
   --conf-file <packaged YAML>  for train with lql, nclql and sac
   --folder logs                for enjoy, record_video and the hub
+
+SIGTERM, as timeout and Slurm send it, stops a command as Ctrl-C does; its exit status is then 143.
 """
 
 
 def main() -> None:
     """
-    Run the command named on the command line.
+    Run the command named on the command line. SIGTERM stops it as Ctrl-C does.
 
-    :raises SystemExit: with status 2 for an unknown command
+    :raises SystemExit: with status 2 for an unknown command, 1 where a package is missing, 143 after SIGTERM
     """
     command, *arguments = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help"):
@@ -60,10 +69,30 @@ def main() -> None:
     if command not in COMMANDS:
         print(f"sb3-lql: unknown command {command!r}\n\n{USAGE}", file=sys.stderr)
         sys.exit(2)
-    register()
     # What the RL Zoo's parsers see, and print in their help
     sys.argv = [f"sb3-lql {command}", *arguments]
-    COMMANDS[command]()
+    try:
+        with sigterm_interrupts() as terminated:
+            _run(command)
+    except (KeyboardInterrupt, SystemExit):
+        if not terminated.is_set():
+            raise
+    if terminated.is_set():
+        print(f"sb3-lql {command}: stopped by SIGTERM", file=sys.stderr)
+        sys.exit(TERMINATED)
+
+
+def _run(command: str) -> None:
+    try:
+        zoo.register()
+        COMMANDS[command]()
+    except ModuleNotFoundError as error:
+        if (missing := missing_extra(error)) is None:
+            raise
+        package, extra = missing
+        sys.exit(f'sb3-lql {command}: {package} is not installed: pip install "sb3_lql[{extra}]"')
+    except DependencyNotInstalled as error:  # of an environment, or of a video
+        sys.exit(f'sb3-lql {command}: {error}. pip install "sb3_lql[zoo]" installs what our commands need')
 
 
 def _with_default(*flags: str, default: str) -> str:
@@ -77,7 +106,7 @@ def _with_default(*flags: str, default: str) -> str:
 
 
 def _train() -> None:
-    config = hyperparams_file(_with_default("--algo", default="nclql"))
+    config = zoo.hyperparams_file(_with_default("--algo", default="nclql"))
     if config is not None:
         _with_default("-conf", "--conf-file", default=str(config))
     _function("sb3_lql.zoo.training.train")()
@@ -117,17 +146,10 @@ def _with_hub(command: Callable[[], None]) -> Callable[[], None]:
     """A command on the Hugging Face Hub."""
 
     def run() -> None:
-        hub.repair()
+        _function("sb3_lql.zoo.hub.repair")()
         command()
 
     return run
-
-
-def _benchmark() -> None:
-    try:
-        _function("sb3_lql.zoo.benchmark.benchmark")()
-    except ModuleNotFoundError as error:
-        sys.exit(f"sb3-lql benchmark: {error.name} is not installed: pip install 'sb3_lql[benchmark]'")
 
 
 COMMANDS: dict[str, Callable[[], None]] = {
@@ -144,7 +166,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "bandit_distances": _function("sb3_lql.zoo.bandit_report.distances"),
     "export": _function("sb3_lql.zoo.export.export"),
     "speed": _function("sb3_lql.zoo.speed.speed"),
-    "benchmark": _benchmark,
+    "benchmark": _function("sb3_lql.zoo.benchmark.benchmark"),
 }
 
 

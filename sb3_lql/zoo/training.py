@@ -1,25 +1,30 @@
-"""``sb3-lql train``: the RL Zoo's, with checkpoints from which it goes on."""
+"""``sb3-lql train``: the RL Zoo's, with checkpoints from which it resumes."""
 
 import argparse
 import importlib
 import shlex
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
 from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from sb3_lql.common.callbacks import SaveCheckpointCallback
 from sb3_lql.common.checkpoint import MANIFEST, MODEL, check_whole, find_checkpoint, restore
+from sb3_lql.common.interrupts import interrupts_deferred
+from sb3_lql.common.workers import watch_workers
 
 #: In the RL Zoo's folder of a run.
 FOLDER = "checkpoints"
+#: Seconds that processes of environments have to close after an interrupt, and again to end by SIGTERM.
+PATIENCE = 3.0
 
 
 def train() -> None:
@@ -52,8 +57,8 @@ def train() -> None:
 
 class ResumableExperiment(ExperimentManager):
     """
-    The RL Zoo's experiment. Given a checkpoint's model, it goes on with that training as if nothing had happened; and
-    whatever stops it leaves a checkpoint.
+    The RL Zoo's experiment. Given a checkpoint's model, it resumes that training as if nothing had happened; and
+    whatever stops it leaves a checkpoint, which a second Ctrl-C or SIGTERM does not cut short.
 
     :param checkpoint_freq: environment steps between two checkpoints; ``None`` for one when it is stopped
     :param keep_checkpoints: how many of the newest are kept
@@ -84,7 +89,7 @@ class ResumableExperiment(ExperimentManager):
         if self.checkpoint is not None:
             assert isinstance(model, OffPolicyAlgorithm)
             restore(model, self.checkpoint)
-            print(f"Going on after {model.num_timesteps} of {self.n_timesteps} steps, from {self.checkpoint}")
+            print(f"Resuming after {model.num_timesteps} of {self.n_timesteps} steps, from {self.checkpoint}")
         return model
 
     def learn(self, model: BaseAlgorithm) -> None:
@@ -98,28 +103,86 @@ class ResumableExperiment(ExperimentManager):
             self.n_timesteps = max(self.n_timesteps - model.num_timesteps, 0)
             learn = partial(learn, reset_num_timesteps=False)
 
+        assert model.env is not None
+        watch_workers(model.env)  # which LQL and NC-LQL do themselves: one that hangs is not waited for
+        self._stopped = False
+        self._until_saved = ExitStack()
+
         def learn_and_keep(*args: Any, **kwargs: Any) -> BaseAlgorithm:
             try:
-                return learn(*args, **kwargs)
+                learn(*args, **kwargs)
+                self._until_saved.enter_context(interrupts_deferred())
             except BaseException:
+                self._stopped = True
+                self._until_saved.enter_context(interrupts_deferred())
                 self._save_what_there_is(model)
                 raise
+            return model
 
-        def close() -> None:
-            assert model.env is not None
-            with suppress(OSError, EOFError):  # of processes that Ctrl-C has ended too
-                model.env.close()
+        # The RL Zoo's own `learn` passes no arguments on, and closes the environments before it saves the model: one
+        # that hangs would cost that
+        stand_in: Any = SimpleNamespace(learn=learn_and_keep, env=SimpleNamespace(close=lambda: None))
+        try:
+            super().learn(stand_in)
+        except BaseException:
+            self._until_saved.close()
+            self._close(model)
+            raise
 
-        # The RL Zoo's own `learn` passes no arguments on, and closes the environments before it saves the model
-        super().learn(SimpleNamespace(learn=learn_and_keep, env=SimpleNamespace(close=close)))  # type: ignore[arg-type]
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """
+        Save what the RL Zoo saves, and close the environments. Interrupts since the end of the training wait until it
+        is saved.
+
+        :param model: the model
+        """
+        try:
+            with self._until_saved:
+                super().save_trained_model(model)
+        finally:
+            self._close(model)
+
+    def _close(self, model: BaseAlgorithm) -> None:
+        assert model.env is not None
+        if self._stopped:
+            close_or_end(model.env)
+        else:
+            model.env.close()
 
     def _save_what_there_is(self, model: BaseAlgorithm) -> None:
         if not isinstance(model, OffPolicyAlgorithm) or model.num_timesteps == 0:
             return
+        print(f"Stopped after {model.num_timesteps} steps. Saving a checkpoint ...", flush=True)
         self.saver.init_callback(model)
         try:
             self.saver.save()
         except Exception as error:
-            print(f"No checkpoint could be saved in {self.saver.save_path}: {error!r}")
+            print(f"No checkpoint could be saved in {self.saver.save_path}: {error!r}", flush=True)
         else:
-            print(f"To go on: the same command with -i {shlex.quote(str(self.saver.save_path))}")
+            folder = shlex.quote(str(self.saver.save_path))
+            print(f"To resume: the same command with -i {folder}", flush=True)
+
+
+def close_or_end(env: VecEnv) -> None:
+    """
+    Close environments, and end those of their processes that do not: their simulator may hang.
+
+    :param env: environments, wrapped or not
+    """
+    closed = Event()
+    Thread(target=_end_processes, args=(env, closed), daemon=True).start()
+    try:
+        with suppress(OSError, EOFError):  # of processes that the interrupt has ended too
+            env.close()
+    finally:
+        closed.set()
+
+
+def _end_processes(env: VecEnv, closed: Event) -> None:
+    while isinstance(env, VecEnvWrapper):
+        env = env.venv
+    for end in ("terminate", "kill"):
+        if closed.wait(PATIENCE):
+            return
+        for process in getattr(env, "processes", []):
+            getattr(process, end)()

@@ -1,4 +1,4 @@
-"""``sb3-lql benchmark`` as a user calls it: on Ray, with workers that are killed, stopped and gone on with."""
+"""``sb3-lql benchmark`` as a user calls it: on Ray, with workers that are killed, stopped and resumed."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from sb3_lql.benchmark.comparison.cluster import ProgressDisplay
 from sb3_lql.benchmark.comparison.spec import Algorithm, Run
-from sb3_lql.zoo.benchmark import benchmark
+from sb3_lql.zoo.benchmark import _describe, benchmark
 from sb3_lql.zoo.registry import register
 from tests.zoo.conftest import HEADLESS, SB3_LQL, sb3_lql
 
@@ -124,7 +124,7 @@ def test_killed_worker_goes_on_and_a_failed_run_stops_nobody(tmp_path: Path) -> 
     assert failed["status"] == "failed"
     assert "gamma=3" in failed["error"]
     assert "Pendulum-v1/broken/1: failed: ValueError: gamma=3" in output
-    assert "2 of 3 runs are finished" in output
+    assert "2 of 3 runs are finished, 1 failed. The same command tries again what failed." in output
 
     sb3_lql("benchmark", "report", "results/spec", folder=tmp_path)
     page = (tmp_path / "results" / "spec" / "report" / "report.html").read_text()
@@ -135,18 +135,34 @@ def test_killed_worker_goes_on_and_a_failed_run_stops_nobody(tmp_path: Path) -> 
     sb3_lql(*command, folder=tmp_path)
 
 
-def test_stopped_benchmark_goes_on(tmp_path: Path) -> None:
+def stop(process: subprocess.Popen[str], number: int, folder: Path) -> tuple[int, str]:
+    """
+    Send a signal to a benchmark: Ctrl-C, as a terminal does, to the whole group, and SIGTERM to the process alone.
+
+    :return: its exit status and what it wrote
+    """
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    return process.wait(timeout=120), (folder / "output.txt").read_text()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_stopped_benchmark_is_resumed(tmp_path: Path, number: int, status: int) -> None:
     write_spec(tmp_path, lql={"algo": "lql", "hyperparams": SHORT_CHAIN})
     with started(tmp_path) as process:
         wait_for_evaluations(tmp_path, "lql", 2)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C does
-        assert process.wait(timeout=120) == 1, (tmp_path / "output.txt").read_text()
+        found_status, output = stop(process, number, tmp_path)
+    assert found_status == status, output
+    assert "0 of 1 runs are finished, 1 not yet. The same command continues what is not finished.\n" in output
+    assert "Traceback" not in output
     stopped = record(tmp_path, "lql")
     assert stopped["status"] == "running"
     assert len(stopped["evaluations"]) < len(FRACTIONS)
 
     output = sb3_lql("benchmark", "run", "spec.yml", folder=tmp_path)
-    assert "1 of 1 runs are finished" in output
+    assert "1 of 1 runs are finished.\n" in output
     found = record(tmp_path, "lql")
     assert_evaluated_once_at_each_fraction(found)
     assert found["evaluations"][: len(stopped["evaluations"])] == stopped["evaluations"]
@@ -167,6 +183,29 @@ def refusal_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: py
         benchmark()
     assert stopped.value.code == 2
     return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("statuses", "message"),
+    [
+        (["finished"] * 3, "3 of 3 runs are finished."),
+        (
+            ["finished", "failed", "failed"],
+            "1 of 3 runs are finished, 2 failed. The same command tries again what failed.",
+        ),
+        (
+            ["missing", "running", "finished"],
+            "1 of 3 runs are finished, 2 not yet. The same command continues what is not finished.",
+        ),
+        (
+            ["failed", "running"],
+            "0 of 2 runs are finished, 1 failed, 1 not yet. The same command continues what is not finished and tries "
+            "again what failed.",
+        ),
+    ],
+)
+def test_last_line_says_what_is_left_to_do(statuses: list[str], message: str) -> None:
+    assert _describe(statuses) == message
 
 
 @pytest.mark.parametrize(

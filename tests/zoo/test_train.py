@@ -46,14 +46,14 @@ def test_training_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         output = process.stdout.read()
     assert process.returncode == 0, output
-    assert "To go on: the same command with -i logs/nclql/Pendulum-v1_1/checkpoints" in output
+    assert "To resume: the same command with -i logs/nclql/Pendulum-v1_1/checkpoints" in output
     stopped = manifests(tmp_path / RUN)
     assert len(stopped) == 2  # by default the two newest are kept
     steps = stopped[-1]["num_timesteps"]
     assert steps >= 100
 
     output = sb3_lql("train", "-i", str(RUN), "-n", str(steps + 30), *with_param(NORMALIZED), folder=tmp_path)
-    assert f"Going on after {steps} of {steps + 30} steps" in output
+    assert f"Resuming after {steps} of {steps + 30} steps" in output
     assert "no random warm-up" in output
     model = NCLQL.load(tmp_path / RUN.with_name("Pendulum-v1_2") / "Pendulum-v1.zip", device="cpu")
     assert model.num_timesteps == steps + 30
@@ -83,10 +83,10 @@ def test_training_that_fails_leaves_a_checkpoint(tmp_path: Path) -> None:
         "        return super().step(action)\n"
     )
     options = with_param("env_wrapper:'broken.Broken'")
-    environment = {"PYTHONPATH": str(tmp_path)}
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     output = run(SB3_LQL, "train", *options, "-n", "100", folder=tmp_path, status=1, environment=environment)
     assert "the robot fell off the table" in output
-    assert "To go on: the same command with -i logs/nclql/Pendulum-v1_1/checkpoints" in output
+    assert "To resume: the same command with -i logs/nclql/Pendulum-v1_1/checkpoints" in output
     (manifest,) = manifests(tmp_path / RUN)
     assert manifest["num_timesteps"] == 69
     assert manifest["n_updates"] > 0

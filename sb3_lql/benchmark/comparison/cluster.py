@@ -2,8 +2,11 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Timer
+from types import FrameType
 from typing import Any, Protocol
 
 import ray
@@ -17,6 +20,8 @@ from sb3_lql.benchmark.comparison.training import Listener, record_failure
 
 #: Times that a run whose worker has died begins again from its last checkpoint.
 MAX_RESTARTS = 10
+#: Seconds in which a benchmark that gets SIGTERM is to stop in order; Slurm kills after 30.
+GRACE = 15.0
 
 
 class Train(Protocol):
@@ -51,8 +56,11 @@ def run_all(
         return
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean what they meant
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # its advice on stopping and resuming is not ours
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(address or "local", log_to_driver=False, logging_level=logging.WARNING)
     try:
+        if callable(on_sigterm):  # which Ray has replaced by one that aborts the process
+            signal.signal(signal.SIGTERM, _in_time(on_sigterm))
         _check_room(address, cpus_per_run, gpus_per_run)
         trainable = tune.with_parameters(_train, train=train, runs=waiting, folder=results / "runs")
         tuner = tune.Tuner(
@@ -70,6 +78,25 @@ def run_all(
         tuner.fit()
     finally:
         ray.shutdown()
+
+
+def _in_time(on_sigterm: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
+    """
+    A handler that also ends this process if it does not end by itself. A signal to all processes of a job reaches Ray's
+    too, and Ray would wait for a minute for those to come back. The runs are as whole as their last checkpoints.
+    """
+
+    def end(number: int) -> None:
+        os.write(2, b"Ray does not stop: ending without it. The same command continues the runs.\n")
+        os._exit(128 + number)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        timer = Timer(GRACE, end, [number])
+        timer.daemon = True
+        timer.start()
+        on_sigterm(number, frame)
+
+    return handle
 
 
 def _train(config: dict[str, Any], train: Train, runs: Mapping[str, Run], folder: Path) -> None:
