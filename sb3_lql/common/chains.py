@@ -9,7 +9,6 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from sb3_lql.common.acceleration import GraphedFunction, compiled
 from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.langevin import LangevinChain, LangevinSampler
-from sb3_lql.common.matrices import Matrix, matrix_class
 
 
 def langevin_chain(
@@ -18,10 +17,14 @@ def langevin_chain(
     features: th.Tensor,
     initial_actions: th.Tensor,
     noise: th.Tensor | None,
-    matrix: type[Matrix] = Matrix,
+    bfloat16: bool = False,
 ) -> LangevinChain:
-    """A chain per row of ``features``, of shape (batch, features_dim), on the critic's action-gradient."""
-    chain: LangevinChain = sampler(critic.action_gradient(features, matrix), initial_actions, noise)
+    """
+    A chain per row of ``features``, of shape (batch, features_dim), on the critic's action-gradient.
+
+    ``bfloat16`` is a flag, not a class or a function that multiplies: a compiled chain would keep the first of those.
+    """
+    chain: LangevinChain = sampler(critic.action_gradient(features, bfloat16), initial_actions, noise)
     return chain
 
 
@@ -48,11 +51,6 @@ class ChainRunner:
         self.use_cuda_graphs = False
         self._graphed_actions = GraphedFunction(self._actions, self._state, self.constants)
 
-    @property
-    def matrix(self) -> type[Matrix]:
-        """What multiplies the hidden layers."""
-        return matrix_class(self.bfloat16, self.critic.device)
-
     def draw(
         self, features: th.Tensor, initial_actions: th.Tensor | None = None, noise: th.Tensor | None = None
     ) -> tuple[th.Tensor, th.Tensor]:
@@ -76,8 +74,8 @@ class ChainRunner:
         """
         One chain per row of ``features``.
 
-        A chain without noise or in float64 is never compiled, nor without noise in bfloat16: what it does must not hang
-        on whether the model was just trained, nor on the machine.
+        A chain without noise or in float64 is never compiled, nor is one without noise in bfloat16: what it does must
+        not depend on whether the model was just trained, nor on the machine.
 
         :param features: the critic's features, shape (batch, features_dim)
         :param initial_actions: ``a_0``, shape (batch, action_dim)
@@ -88,7 +86,7 @@ class ChainRunner:
             return langevin_chain(self.sampler, self.critic, features, initial_actions, None)
         compiles = self.compile and features.dtype == th.float32 and self.critic.has_closed_form_gradient
         run = compiled_langevin_chain if compiles else langevin_chain
-        return run(self.sampler, self.critic, features, initial_actions, noise, self.matrix)
+        return run(self.sampler, self.critic, features, initial_actions, noise, self.bfloat16)
 
     def actions(self, features: th.Tensor, initial_actions: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
         """

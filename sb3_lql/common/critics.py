@@ -204,7 +204,7 @@ class EnsembleCritic(BaseModel):
         float32_only = any(True for _ in self.activations.parameters()) or self.device.type == "mps"
         return th.float64 if casts and not float32_only else th.float32
 
-    def action_gradient(self, features: th.Tensor, matrix: type[Matrix] = Matrix) -> ScoreFunction:
+    def action_gradient(self, features: th.Tensor, bfloat16: bool = False) -> ScoreFunction:
         """
         The gradient of the sum of all critics in the action, to be called at many actions for the same features. It is
         computed in their precision.
@@ -213,7 +213,7 @@ class EnsembleCritic(BaseModel):
         no graph where it has a closed form, and is left to :func:`torch.func.grad` elsewhere.
 
         :param features: shape (batch, features_dim)
-        :param matrix: multiplies the hidden layers, where the gradient has a closed form
+        :param bfloat16: multiply the hidden layers in bfloat16, where the gradient has a closed form
         :return: function of (actions, noise level) to gradients, both of shape (batch, action_dim)
         """
         if not self.has_closed_form_gradient:
@@ -231,7 +231,7 @@ class EnsembleCritic(BaseModel):
         # The products with actions are small, and the last levels' steps too: they are never of bfloat16
         action_matrix = Matrix(action_weight)
         weights, biases = zip(*(layer.parameters_in(dtype) for layer in hidden), strict=True)
-        matrices = [matrix(weight) for weight in weights[:-1]]
+        matrices = [Matrix(weight, bfloat16) for weight in weights[:-1]]
 
         def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
             constant = from_state if from_level is None else from_state + from_level[:, noise_level, None]

@@ -5,13 +5,14 @@ import torch as th
 
 class Matrix:
     """
-    The right factor of batched matrix products, in its own precision.
+    The right factor of batched matrix products.
 
     :param weight: shape (n_members, in_features, out_features)
+    :param bfloat16: round factors and products to bfloat16; whatever goes in and comes out keeps its precision
     """
 
-    def __init__(self, weight: th.Tensor) -> None:
-        self.weight = weight
+    def __init__(self, weight: th.Tensor, bfloat16: bool = False) -> None:
+        self.weight = weight.bfloat16() if bfloat16 else weight
 
     def multiply(self, x: th.Tensor, bias: th.Tensor) -> th.Tensor:
         """
@@ -28,56 +29,14 @@ class Matrix:
         """
         return self._product(x, self.weight.mT)
 
-    def _product(self, x: th.Tensor, weight: th.Tensor) -> th.Tensor:
-        return th.bmm(x, weight)
+    @staticmethod
+    def _product(x: th.Tensor, weight: th.Tensor) -> th.Tensor:
+        return th.bmm(x.to(weight.dtype), weight).to(x.dtype)
 
 
-class Bfloat16Matrix(Matrix):
-    """A :class:`Matrix` whose products have factors and results of bfloat16; everything else stays float32."""
-
-    def __init__(self, weight: th.Tensor) -> None:
-        super().__init__(weight.bfloat16())
-
-    def _product(self, x: th.Tensor, weight: th.Tensor) -> th.Tensor:
-        return th.bmm(x.bfloat16(), weight).float()
-
-
-class RoundedMatrix(Matrix):
+def multiplies_bfloat16_fast(device: th.device) -> bool:
     """
-    What :class:`Bfloat16Matrix` computes, for machines that are slow at it: factors and results rounded to bfloat16 and
-    multiplied in float32. The same numbers up to the order of summation, at no gain in speed.
-    """
-
-    def __init__(self, weight: th.Tensor) -> None:
-        super().__init__(round_to_bfloat16(weight))
-
-    def _product(self, x: th.Tensor, weight: th.Tensor) -> th.Tensor:
-        return round_to_bfloat16(th.bmm(round_to_bfloat16(x), weight))
-
-
-def round_to_bfloat16(x: th.Tensor) -> th.Tensor:
-    """
-    The nearest numbers of eight significant bits; ties go to the even one.
-
-    Done on the bits, as compilers take ``x.bfloat16().float()`` for ``x``.
-
-    :param x: finite, float32
-    :return: float32 of the same shape
-    """
-    bits = x.contiguous().view(th.int32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & ~0xFFFF).view(th.float32)
-
-
-def matrix_class(bfloat16: bool, device: th.device) -> type[Matrix]:
-    """
-    :param bfloat16: whether to multiply in bfloat16
     :param device: where
-    :return: the class that does so
+    :return: whether products in bfloat16 are worth their conversions there, which they are on a GPU made for them
     """
-    if not bfloat16:
-        return Matrix
-    if device.type == "cuda":
-        fast = th.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = device.type == "cpu" and (th.cpu._is_avx512_bf16_supported() or th.cpu._is_amx_tile_supported())
-    return Bfloat16Matrix if fast else RoundedMatrix
+    return device.type == "cuda" and th.cuda.is_bf16_supported(including_emulation=False)

@@ -1,5 +1,6 @@
 """What an algorithm with a Langevin policy is made of: arguments, policy, replay buffer, and how it is saved."""
 
+import warnings
 from abc import abstractmethod
 from typing import Any, ClassVar, TypeVar
 
@@ -24,6 +25,7 @@ from sb3_lql.common.compatibility import (
 from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.device_buffers import check_replay_buffer
 from sb3_lql.common.langevin import LangevinSampler
+from sb3_lql.common.matrices import multiplies_bfloat16_fast
 from sb3_lql.common.policies import CnnPolicy, LangevinPolicy, MlpPolicy, MultiInputPolicy
 from sb3_lql.common.validation import (
     check_action_space,
@@ -220,6 +222,12 @@ class LangevinModel(BufferedAlgorithm):
         ).to(self.device)
         self._create_aliases()
         self._set_up_chains()
+        if self.bfloat16_chain and not multiplies_bfloat16_fast(self.device):
+            warnings.warn(
+                f"bfloat16_chain=True makes chains slower on device {str(self.device)!r}: leave it out. It is for GPUs "
+                "with bfloat16 instructions.",
+                stacklevel=4,
+            )
         if self.verbose >= 1 and not self.critic.has_closed_form_gradient:
             print(  # noqa: T201
                 "The critic's action-gradient has no closed form here and is left to autograd, uncompiled and slower: "

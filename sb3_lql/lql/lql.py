@@ -55,8 +55,8 @@ class LQL(LangevinAlgorithm):
     :param compile: ``True`` compiles the chain, which takes about a minute; ``None`` does so where a ``learn`` of at
         least 10,000 updates pays it back. On a GPU both replay updates and actions as CUDA graphs. ``False`` does
         neither
-    :param bfloat16_chain: multiply the chain's hidden layers in bfloat16, for hardware that is faster at it; actions,
-        losses and weights stay float32
+    :param bfloat16_chain: multiply the chain's hidden layers in bfloat16, for GPUs with instructions for it; actions,
+        losses and weights stay float32. CPUs are slower at it, which a warning says
     :param overlap_updates: make the updates after a rollout while the environments take their next step, whose action
         is then chosen before those updates; pays with ``SubprocVecEnv``
     :param use_sde: refused, as there is no actor to perturb

@@ -65,7 +65,7 @@ def learned_landscape(policy: LangevinPolicy) -> Landscape:
 
     @th.no_grad()
     def score(actions: th.Tensor, level: int) -> th.Tensor:
-        gradient = critic.action_gradient(critic.features(observations(actions)), policy.chains.matrix)
+        gradient = critic.action_gradient(critic.features(observations(actions)), policy.chains.bfloat16)
         return gradient(actions.to(policy.device), level).to(actions.device)
 
     return Landscape(q_value, score, noise_scales(policy))
