@@ -13,6 +13,7 @@ from typing import Any
 
 from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
@@ -112,10 +113,12 @@ class ResumableExperiment(ExperimentManager):
             try:
                 learn(*args, **kwargs)
                 self._until_saved.enter_context(interrupts_deferred())
-            except BaseException:
+            except BaseException as error:
                 self._stopped = True
                 self._until_saved.enter_context(interrupts_deferred())
                 self._save_what_there_is(model)
+                if _began_as_interrupt(error):  # which is all that the RL Zoo expects
+                    raise KeyboardInterrupt from error
                 raise
             return model
 
@@ -144,10 +147,13 @@ class ResumableExperiment(ExperimentManager):
 
     def _close(self, model: BaseAlgorithm) -> None:
         assert model.env is not None
-        if self._stopped:
-            close_or_end(model.env)
-        else:
+        if not self._stopped:
             model.env.close()
+            return
+        close_or_end(model.env)
+        for callback in self.callbacks:
+            if isinstance(callback, EvalCallback):  # a process of its environments would not let this one end
+                close_or_end(callback.eval_env)
 
     def _save_what_there_is(self, model: BaseAlgorithm) -> None:
         if not isinstance(model, OffPolicyAlgorithm) or model.num_timesteps == 0:
@@ -161,6 +167,13 @@ class ResumableExperiment(ExperimentManager):
         else:
             folder = shlex.quote(str(self.saver.save_path))
             print(f"To resume: the same command with -i {folder}", flush=True)
+
+
+def _began_as_interrupt(error: BaseException | None) -> bool:
+    """Whether this is an interrupt, or an error of code that one has reached at a bad moment, such as tqdm's."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def close_or_end(env: VecEnv) -> None:
