@@ -1,6 +1,7 @@
 """``sb3-lql export``: a trained agent as a file that runs without this library."""
 
 import argparse
+import errno
 import pickle
 import reprlib
 import statistics
@@ -49,9 +50,10 @@ def export() -> None:
             parser.error(f"argument --{name}: {getattr(args, name)} is too small: pass at least {smallest}")
     if not args.model.is_file():
         parser.error(f"argument MODEL: there is no file {args.model}")
+    args.output = args.output or args.model.with_suffix(SUFFIXES[args.format])
     try:
         _export(args)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
     except ModuleNotFoundError as error:
         sys.exit(f"sb3-lql export: {error}")
@@ -69,7 +71,12 @@ def _make_parser() -> argparse.ArgumentParser:
         choices=ALGORITHMS,
         help=f"algorithm (default: what a .safetensors says it is of; {DEFAULT_ALGORITHM} for a .zip)",
     )
-    parser.add_argument("--output", type=Path, metavar="PATH", help="the file to write (default: beside MODEL)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="the file to write, in a folder that may be new (default: beside MODEL)",
+    )
     parser.add_argument(
         "--normalize",
         nargs="?",
@@ -98,16 +105,23 @@ def _make_parser() -> argparse.ArgumentParser:
 def _export(args: argparse.Namespace) -> None:
     model = _load(args.model, args.algo)
     vec_normalize = None if args.normalize is None else _load_statistics(args.normalize, args.model, model)
-    content, module = export_bytes(
-        model, args.format, not args.noise_input, vec_normalize or False, args.precision, n_observations=100
-    )
-    exported = ExportedPolicy(content, args.format)
-    parity = measure_parity(exported, module, model, args.observations)
-    output: Path = args.output or args.model.with_suffix(SUFFIXES[args.format])
-    with whole_file(output) as file:
-        file.write(content)
+    try:
+        if args.output.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        # Opened first: where nothing can be written, nobody waits for the export
+        with whole_file(args.output) as file:
+            content, module = export_bytes(
+                model, args.format, not args.noise_input, vec_normalize or False, args.precision, n_observations=100
+            )
+            exported = ExportedPolicy(content, args.format)
+            parity = measure_parity(exported, module, model, args.observations)
+            file.write(content)
+    except OSError as error:
+        raise ValueError(
+            f"argument --output: {args.output} cannot be written ({error.strerror or error}), pass another path"
+        ) from error
 
-    print(f"Written: {output} ({args.format}, {len(content) / 1e6:.2f} MB, {args.precision})")
+    print(f"Written: {args.output} ({args.format}, {len(content) / 1e6:.2f} MB, {args.precision})")
     for name, (dtype, shape) in module.inputs().items():
         print(f"  input   {name}: {str(dtype).removeprefix('torch.')} ({', '.join(map(str, shape))})")
     print(

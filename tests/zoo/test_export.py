@@ -176,6 +176,48 @@ def test_what_cannot_be_exported_is_refused(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        (".", "it is a folder"),
+        ("a_file/policy.pt", "Not a directory|File exists"),
+        ("/proc/nowhere/policy.pt", "No such file or directory"),
+        ("/proc/policy.pt", "No such file or directory"),
+    ],
+)
+def test_where_nothing_can_be_written_nothing_is_exported(
+    output: str,
+    reason: str,
+    nclql_agent: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a_file").write_text("")
+    monkeypatch.setattr("sb3_lql.zoo.export.export_bytes", lambda *_, **__: pytest.fail("it was exported"))
+    with pytest.raises(SystemExit, match="2"):
+        run_here(str(nclql_agent), "--format", "torchscript", "--output", output, monkeypatch=monkeypatch)
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(rf"argument --output: {output} cannot be written \(({reason})\), pass another path", last_line)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is full")
+def test_a_full_disk_is_named(
+    nclql_agent: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run_here(str(nclql_agent), "--format", "torchscript", "--output", "/dev/full", monkeypatch=monkeypatch)
+    assert "argument --output: /dev/full cannot be written (No space left on device)" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_missing_is_made(nclql_agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "new" / "folder" / "policy.pt"
+    options = ("--format", "torchscript", "--output", str(output), "--repetitions", "0")
+    run_here(str(nclql_agent), *options, monkeypatch=monkeypatch)
+    assert output.stat().st_size > 0
+
+
 @pytest.mark.parametrize("trained_with", ["lql", "sac"])
 def test_for_an_agent_of_another_algorithm_the_option_is_named(
     trained_with: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
