@@ -11,12 +11,12 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, VecTransposeImage
 
-#: Arguments of SB3's other off-policy algorithms, and why there is no such thing here.
 _NO_ENTROPY = "there is no entropy coefficient to learn, and inverse_temperature (w) is chosen by hand"
 _NO_GSDE = "gSDE perturbs the weights of an actor, and there is no actor: the chain's own noise explores"
 _NO_ACTOR = "there is no actor to delay, and no noise to add to its target actions: the chain draws them"
 _NO_GREED = "there is no epsilon-greedy exploration: the chain's own noise explores, and action_noise can add to it"
 _NO_QUANTILES = "critics have no quantiles to drop; policy_kwargs=dict(n_critics=...) sets how many critics there are"
+#: Arguments of SB3's other off-policy algorithms, and why there is no such thing here.
 FOREIGN_ARGUMENTS = {
     **dict.fromkeys(("ent_coef", "target_entropy"), _NO_ENTROPY),
     **dict.fromkeys(("sde_sample_freq", "use_sde_at_warmup"), _NO_GSDE),

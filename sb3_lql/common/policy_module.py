@@ -117,12 +117,15 @@ class PolicyModule(nn.Module):
     def example(self, batch_size: int) -> tuple[Any, ...]:
         """
         :param batch_size: number of observations
-        :return: arguments of zeros
+        :return: arguments of zeros, or of the smallest number where observations are counts
         """
         tensors = {
             name: th.zeros([batch_size if size == "batch" else int(size) for size in shape], dtype=dtype)
             for name, (dtype, shape) in self.inputs().items()
         }
+        for name, part in _parts(self.observation_space).items():
+            if isinstance(part, (spaces.Discrete, spaces.MultiDiscrete)):
+                tensors[name] += th.tensor(np.asarray(part.start, np.int64))
         draws = () if self.deterministic else (tensors.pop("initial_actions"), tensors.pop("noise"))
         return (tensors if isinstance(self.observation_space, spaces.Dict) else tensors[OBSERVATIONS], *draws)
 
