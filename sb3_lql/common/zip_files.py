@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from inspect import isabstract
 from io import BufferedIOBase
 from pathlib import Path
@@ -67,13 +68,13 @@ def _check(name: str, file: BinaryIO, algorithms: list[str]) -> None:
     file.seek(-len(beginning), 1)
     if beginning[8:] == b"{":
         raise ValueError(f"{name} is a file of tensors without code (safetensors): use {wanted}.load_safe.")
-    if not beginning.startswith(_ZIP):
+    if not (beginning.startswith(_ZIP) or zipfile.is_zipfile(file)):  # it may stand behind something else
         raise ValueError(f"{name} is no zip file, and so no model that save has written: pass one to {wanted}.load.")
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
             data = json.loads(archive.read("data")) if "data" in archive.namelist() else None
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"{name} is a zip file that is damaged or not complete ({error}): copy it again.") from error
     if damaged is not None:
         raise ValueError(f"{name} is a zip file that is damaged at {damaged}: copy it again.")
