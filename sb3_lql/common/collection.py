@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_lql.common.buffers import end_episodes, n_stored
 from sb3_lql.common.checked_env import CheckedVecEnv
 from sb3_lql.common.interrupts import sigterm_interrupts
+from sb3_lql.common.threads import threads_for
 from sb3_lql.common.validation import LARGEST_REWARD, check_number
 from sb3_lql.common.workers import abandon_step
 
@@ -80,8 +81,13 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         :raises KeyboardInterrupt: for Ctrl-C, and for SIGTERM unless the process has a handler of its own for it
         """
         total_timesteps = int(check_number("total_timesteps", total_timesteps, low=0))
-        # An interrupt on the way into or out of torch's no_grad leaves gradients off: here they are put back
-        with sigterm_interrupts(), self._without_second_warm_up(reset_num_timesteps), th.enable_grad():
+        with (
+            sigterm_interrupts(),
+            threads_for(self.policy, self.batch_size),
+            self._without_second_warm_up(reset_num_timesteps),
+            # An interrupt on the way into or out of torch's no_grad leaves gradients off: here they are put back
+            th.enable_grad(),
+        ):
             self._learning = True
             try:
                 return super().learn(

@@ -15,12 +15,12 @@ from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_lql.common.callbacks import SaveCheckpointCallback
 from sb3_lql.common.checkpoint import MANIFEST, MODEL, check_whole, find_checkpoint, restore
 from sb3_lql.common.interrupts import interrupts_deferred
-from sb3_lql.common.workers import watch_workers
+from sb3_lql.common.workers import subprocesses, watch_workers
 
 #: In the RL Zoo's folder of a run.
 FOLDER = "checkpoints"
@@ -192,10 +192,9 @@ def close_or_end(env: VecEnv) -> None:
 
 
 def _end_processes(env: VecEnv, closed: Event) -> None:
-    while isinstance(env, VecEnvWrapper):
-        env = env.venv
+    base = subprocesses(env)
     for end in ("terminate", "kill"):
         if closed.wait(PATIENCE):
             return
-        for process in getattr(env, "processes", []):
+        for process in [] if base is None else base.processes:
             getattr(process, end)()
