@@ -1,15 +1,21 @@
 """Same seed, same training; same observation, same deterministic action."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
 from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
 
 from sb3_lql import NCLQL
+from sb3_lql.common.matrices import BLOCK_ROWS
+from tests.common.operations import CountedOperations
 
 
 def final_weights(algorithm: Any, tiny: dict[str, Any], seed: int, **kwargs: Any) -> th.Tensor:
@@ -48,30 +54,86 @@ def rows(batch: Any, index: Any) -> Any:
     return {key: value[index] for key, value in batch.items()} if isinstance(batch, dict) else batch[index]
 
 
-POLICIES: dict[str, Any] = {
-    "MlpPolicy": lambda: "Pendulum-v1",
-    "CnnPolicy": lambda: FakeImageEnv(screen_height=36, screen_width=36, discrete=False),
-    "MultiInputPolicy": lambda: SimpleMultiObsEnv(discrete_actions=False),
+class Spaces(gym.Env[Any, np.ndarray]):
+    """Nothing but spaces: no step is ever taken."""
+
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+        self.observation_space, self.action_space = observation_space, spaces.Box(-1.0, 1.0, (3,))
+
+
+class OddFeatures(BaseFeaturesExtractor):
+    """Learned, of sizes at which matrix products treat the rows of a batch in different ways."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space, features_dim=6)
+        self.net = nn.Sequential(nn.Linear(observation_space.shape[0], 33), nn.ELU(), nn.Linear(33, 6))
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        features: th.Tensor = self.net(observations)
+        return features
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets PyTorch's number of threads for a test."""
+    before = th.get_num_threads()
+    yield th.set_num_threads
+    th.set_num_threads(before)
+
+
+VECTORS = spaces.Box(-1.0, 1.0, (11,))
+IMAGES = spaces.Box(0, 255, (3, 36, 36), np.uint8)
+
+#: Policy, observations, ``policy_kwargs`` and ``n_action_samples``.
+KINDS: dict[str, tuple[str, spaces.Space[Any], dict[str, Any], int]] = {
+    "vectors": ("MlpPolicy", VECTORS, dict(net_arch=[64, 64]), 1),
+    "several chains": ("MlpPolicy", VECTORS, dict(net_arch=[64]), 4),
+    "wide": ("MlpPolicy", VECTORS, dict(net_arch=[256, 256]), 1),
+    "odd sizes": ("MlpPolicy", VECTORS, dict(net_arch=[33, 17], n_critics=5), 3),
+    "no closed form": ("MlpPolicy", VECTORS, dict(net_arch=[50, 33], activation_fn=nn.GELU), 3),
+    "parameters of its own": ("MlpPolicy", VECTORS, dict(net_arch=[32, 32], activation_fn=nn.PReLU), 1),
+    "layer norm": ("MlpPolicy", VECTORS, dict(net_arch=[12, 12], activation_fn=partial(nn.LayerNorm, 12)), 2),
+    "learned features": ("MlpPolicy", VECTORS, dict(net_arch=[32], features_extractor_class=OddFeatures), 1),
+    "images": ("CnnPolicy", IMAGES, dict(net_arch=[32]), 1),
+    "dictionary": ("MultiInputPolicy", spaces.Dict(one=VECTORS, two=IMAGES), dict(net_arch=[32]), 4),
 }
 
 
-@pytest.mark.parametrize("n_action_samples", [1, 4])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_deterministic_action_depends_on_its_observation_only(
-    algorithm: Any, tiny: dict[str, Any], policy: str, n_action_samples: int
+    algorithm: Any, tiny: dict[str, Any], kind: str, n_threads: int, threads: Callable[[int], None]
 ) -> None:
-    model = small_model(algorithm, tiny, policy, POLICIES[policy](), n_action_samples=n_action_samples)
-    observations = batch_of(model.observation_space, 7)
-    alone = np.stack([model.predict(rows(observations, i), deterministic=True)[0] for i in range(7)])
-    assert len(np.unique(alone, axis=0)) == 7
+    """To the last bit, at every place of a block and in batches of one to two blocks and one."""
+    threads(n_threads)
+    policy, space, policy_kwargs, n_action_samples = KINDS[kind]
+    env = Spaces(space)
+    model = small_model(algorithm, tiny, policy, env, policy_kwargs=policy_kwargs, n_action_samples=n_action_samples)
+    n = 2 * BLOCK_ROWS + 1
+    observations = batch_of(space, n)
+    alone = np.stack([model.predict(rows(observations, i), deterministic=True)[0] for i in range(n)])
+    assert len(np.unique(alone, axis=0)) == n
     model.predict(observations, deterministic=False)
     th.manual_seed(123)
     np.random.seed(123)
-    for size in (1, 2, 3, 7):
-        actions, _ = model.predict(rows(observations, slice(0, size)), deterministic=True)
-        np.testing.assert_array_equal(actions, alone[:size])
-    backwards, _ = model.predict(rows(observations, list(range(7))[::-1]), deterministic=True)
-    np.testing.assert_array_equal(backwards[::-1], alone)
+    orders = [np.arange(size) for size in range(1, n + 1)]
+    orders += [np.roll(np.arange(n), shift) for shift in range(1, BLOCK_ROWS)]
+    orders += [np.arange(n)[::-1], np.random.permutation(n)]
+    for order in orders:
+        actions, _ = model.predict(rows(observations, order), deterministic=True)
+        np.testing.assert_array_equal(actions, alone[order])
+
+
+def test_five_deterministic_actions_take_as_many_operations_as_one(algorithm: Any, tiny: dict[str, Any]) -> None:
+    """As many as a block holds run side by side: in time, five may cost little more than one."""
+    model = small_model(algorithm, tiny, "MlpPolicy", "Pendulum-v1")
+    observations = batch_of(model.observation_space, 5)
+    n_operations = []
+    for batch in (observations[:1], observations):
+        with CountedOperations() as counted:
+            model.predict(batch, deterministic=True)
+        n_operations.append(counted.n)
+    assert n_operations[0] == n_operations[1] > 100
 
 
 def test_a_deterministic_action_leaves_the_random_generators_alone(algorithm: Any, tiny: dict[str, Any]) -> None:

@@ -20,8 +20,7 @@ def mish(x: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     n = th.addcmul(2.0 * u, u, u)
     inverse = (n + 2.0).reciprocal_()
     gate = n * inverse
-    slope = n.sub_(u).mul_(inverse).mul_(inverse).mul_(x).mul_(4.0)
-    return x * gate, slope.add_(gate)
+    return x * gate, th.addcmul(gate, n.sub_(u).mul_(inverse).mul_(inverse), x, value=4.0)
 
 
 def relu(x: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

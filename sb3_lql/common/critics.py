@@ -45,7 +45,8 @@ class EnsembleLinear(nn.Module):
         :return: shape (n_members, batch, out_features)
         """
         weight, bias = self.parameters_in(x.dtype)
-        return th.baddbmm(bias, x.expand(weight.shape[0], -1, -1), weight)
+        x = x.expand(weight.shape[0], -1, -1)
+        return Matrix(weight).multiply(x, bias) if x.dtype == th.float64 else th.baddbmm(bias, x, weight)
 
     def extra_repr(self) -> str:
         """:return: the sizes, for ``print``"""
@@ -224,7 +225,7 @@ class EnsembleCritic(BaseModel):
         dtype = features.dtype
         first_weight, first_bias = first.parameters_in(dtype)
         state_weight, action_weight, level_weight = th.split(first_weight, self.input_parts, dim=1)
-        from_state = th.baddbmm(first_bias, features.expand(self.n_critics, -1, -1), state_weight)
+        from_state = Matrix(state_weight).multiply(features.expand(self.n_critics, -1, -1), first_bias)
         from_level = None if self.level_encoder is None else th.bmm(self.level_encoder(dtype), level_weight)
         if not hidden:
             return lambda actions, noise_level: action_weight.mT.sum(dim=0).expand_as(actions)
@@ -232,6 +233,7 @@ class EnsembleCritic(BaseModel):
         action_matrix = Matrix(action_weight)
         weights, biases = zip(*(layer.parameters_in(dtype) for layer in hidden), strict=True)
         matrices = [Matrix(weight, bfloat16) for weight in weights[:-1]]
+        last_weight = weights[-1].mT
 
         def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
             constant = from_state if from_level is None else from_state + from_level[:, noise_level, None]
@@ -243,7 +245,7 @@ class EnsembleCritic(BaseModel):
                 if index < len(matrices):  # the Q-value itself is not needed
                     x = matrices[index].multiply(value, biases[index])
             # Backwards from dQ/dx of the last layer, which is its weight, through slopes and weights to the action
-            backward = weights[-1].mT * slopes.pop()
+            backward = last_weight * slopes.pop()
             for slope, weight in zip(reversed(slopes), reversed(matrices), strict=True):
                 backward = weight.multiply_transposed(backward) * slope
             return action_matrix.multiply_transposed(backward).sum(dim=0)

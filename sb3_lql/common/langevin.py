@@ -131,6 +131,7 @@ class LangevinSampler(nn.Module):
         :return: the final actions and the norms of the scores
         """
         norms = []
+        drifts, noise_scales = self.drifts.unbind(), self.noise_scales.unbind()
         for step in range(self.chain_length):
             level = step // self.n_steps
             gradient = score(actions, level)
@@ -138,8 +139,8 @@ class LangevinSampler(nn.Module):
             norms.append(norm)
             if self.normalize_score:
                 gradient = gradient / (norm + SCORE_EPSILON)
-            actions = actions + self.drifts[level] * gradient
+            actions = actions + drifts[level] * gradient
             if noise is not None:
-                actions = actions + self.noise_scales[level] * noise[step]
+                actions = actions + noise_scales[level] * noise[step]
             actions = actions.clamp(-1.0, 1.0)
         return LangevinChain(actions, th.stack(norms))

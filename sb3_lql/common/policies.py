@@ -1,6 +1,6 @@
 """The actor-free policy: a critic, its target and a Langevin sampler."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from sb3_lql.common.chains import ChainRunner
 from sb3_lql.common.compatibility import check_extractor
 from sb3_lql.common.critics import EnsembleCritic
 from sb3_lql.common.langevin import LangevinChain, LangevinSampler
+from sb3_lql.common.matrices import in_blocks
 from sb3_lql.common.scaling import scale_from_unit, scale_to_unit
 from sb3_lql.common.validation import check_count, check_finite, check_observation
 
@@ -136,7 +137,10 @@ class LangevinPolicy(BasePolicy):
 
     def _act(self, features: th.Tensor, initial_actions: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
         """The best of the ``n_action_samples`` chains for each observation, shape (batch, action_dim)."""
-        return self._best_of_samples(features, self.chains.actions(features, initial_actions, noise))
+        actions = self.chains.actions(features, initial_actions, noise)
+        if self.n_action_samples == 1:
+            return actions
+        return self._best_of_samples(actions, self._lowest_q_values(features, actions))
 
     @th.no_grad()
     def sample_actions(
@@ -172,12 +176,10 @@ class LangevinPolicy(BasePolicy):
 
     @th.no_grad()
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        if not deterministic:
-            features = self.critic.features(observation).repeat_interleave(self.n_action_samples, dim=0)
-            return self._act(features, *self.chains.draw(features))
-        # One row at a time: the last bit of a matrix product depends on the size of the batch
-        actions = [self.noise_free_actions(row) for row in _rows(observation)]
-        return th.cat(actions) if actions else th.empty(0, self.action_dim, device=self.device)
+        if deterministic:
+            return self.noise_free_actions(observation)
+        features = self.critic.features(observation).repeat_interleave(self.n_action_samples, dim=0)
+        return self._act(features, *self.chains.draw(features))
 
     @th.no_grad()
     def noise_free_actions(self, obs: PyTorchObs) -> th.Tensor:
@@ -185,25 +187,37 @@ class LangevinPolicy(BasePolicy):
         Where noise-free chains from fixed starts end, computed in float64 wherever the critic can: along a chain of
         normalised scores, the last bit of float32 can grow into another action.
 
+        For the same reason, not even the last bit of an action depends on what shares its batch.
+
         :param obs: observations
         :return: actions in [-1, 1], shape (batch, action_dim), float32
         """
-        features = self.critic.features(obs).to(self.critic.exact_dtype)
-        starts = _fixed_starts(self.n_action_samples, self.action_dim).to(features)
-        n_observations = len(features)
+        features = self._features_one_by_one(obs).to(self.critic.exact_dtype)
+        starts = _fixed_starts(self.n_action_samples, self.action_dim).to(features).repeat(len(features), 1)
         features = features.repeat_interleave(self.n_action_samples, dim=0)
-        return self._act(features, starts.repeat(n_observations, 1), None).float()
+        actions = in_blocks(partial(self.chains.actions, noise=None), features, starts)
+        if self.n_action_samples > 1:
+            actions = self._best_of_samples(actions, in_blocks(self._lowest_q_values, features, actions))
+        return actions.float()
 
-    def _best_of_samples(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
+    def _features_one_by_one(self, obs: PyTorchObs) -> th.Tensor:
+        """The features, shape (batch, features_dim), each extracted by itself unless that is mere copying."""
+        extractor = self.critic.features_extractor
+        copies = type(extractor) in (FlattenExtractor, CombinedExtractor) and not list(extractor.parameters())
+        rows = [obs] if copies else _rows(obs) or [obs]
+        return th.cat([self.critic.features(row) for row in rows])
+
+    def _lowest_q_values(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        """The minimum over the critics, shape (batch, 1)."""
+        return self.critic.q_values(features, actions).amin(dim=0)
+
+    def _best_of_samples(self, actions: th.Tensor, q_values: th.Tensor) -> th.Tensor:
         """
-        :param features: shape (batch * n_action_samples, features_dim)
         :param actions: shape (batch * n_action_samples, action_dim)
-        :return: for each observation the action of the highest minimum critic, shape (batch, action_dim)
+        :param q_values: the lowest of each action, shape (batch * n_action_samples, 1)
+        :return: for each observation the action of the highest, shape (batch, action_dim)
         """
-        if self.n_action_samples == 1:
-            return actions
-        q_values = self.critic.q_values(features, actions).amin(dim=0).view(-1, self.n_action_samples)
-        best = q_values.argmax(dim=1)
+        best = q_values.view(-1, self.n_action_samples).argmax(dim=1)
         candidates = actions.view(-1, self.n_action_samples, self.action_dim)
         return candidates[th.arange(len(best), device=best.device), best]
 

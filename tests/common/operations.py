@@ -1,4 +1,4 @@
-"""Modes that watch operations: no waiting for a device, and on a CPU what a CUDA graph does on a GPU."""
+"""Modes that watch operations: how many, no waiting for a device, and on a CPU what a CUDA graph does on a GPU."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +17,18 @@ class NoSynchronisation(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert func.__name__.split(".")[0] not in self.FORBIDDEN, f"{func} would wait for the device"
+        return func(*args, **(kwargs or {}))
+
+
+class CountedOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operations on tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.n = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.n += 1
         return func(*args, **(kwargs or {}))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch as th
 
 from sb3_lql import LQL, NCLQL
-from sb3_lql.common.matrices import Matrix, multiplies_bfloat16_fast
+from sb3_lql.common.matrices import BLOCK_ROWS, Matrix, in_blocks, multiplies_bfloat16_fast
 
 #: Half the distance from 1 to the next number: bfloat16 has eight significant bits.
 ROUNDING = 2**-9
@@ -20,6 +20,37 @@ def test_float32_products_are_batched_affine_maps() -> None:
         th.testing.assert_close(product, x[member] @ weight[member] + bias[member])
         back = Matrix(weight).multiply_transposed(product.expand(2, -1, -1))[member]
         th.testing.assert_close(back, product @ weight[member].T)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(th.float64, BLOCK_ROWS), (th.float32, 1)])
+def test_blocks_of_one_size_give_any_number_of_rows_in_their_order(dtype: th.dtype, size: int) -> None:
+    def multiply(x: th.Tensor, y: th.Tensor) -> th.Tensor:
+        assert len(x) == len(y) == size
+        return x * y
+
+    for n in range(1, 2 * BLOCK_ROWS + 2):
+        x, y = th.randn(n, 3, dtype=dtype), th.randn(n, 1, dtype=dtype)
+        assert th.equal(in_blocks(multiply, x, y), x * y)
+    assert in_blocks(lambda x: x[:, :2], th.zeros(0, 3, dtype=dtype)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("n_members", [1, 3])
+@pytest.mark.parametrize("out_features", [1, 2, 7, 16, 33, 256])
+@pytest.mark.parametrize("in_features", [1, 5, 17, 64])
+def test_in_float64_a_row_of_a_block_does_not_depend_on_its_place(
+    in_features: int, out_features: int, n_members: int
+) -> None:
+    matrix = Matrix(th.randn(n_members, in_features, out_features, dtype=th.float64))
+    bias = th.randn(n_members, 1, out_features, dtype=th.float64)
+    x = th.randn(n_members, BLOCK_ROWS, in_features, dtype=th.float64)
+    y = matrix.multiply(x, bias)
+    th.testing.assert_close(y, x @ matrix.weight[..., :out_features] + bias)
+    back = matrix.multiply_transposed(y)
+    th.testing.assert_close(back, y @ matrix.weight[..., :out_features].mT)
+    for shift in range(1, BLOCK_ROWS):
+        rolled = matrix.multiply(x.roll(shift, dims=1), bias)
+        assert th.equal(rolled, y.roll(shift, dims=1))
+        assert th.equal(matrix.multiply_transposed(rolled), back.roll(shift, dims=1))
 
 
 def test_factors_and_products_are_rounded_to_bfloat16_and_sums_are_not() -> None:

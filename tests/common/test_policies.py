@@ -40,11 +40,11 @@ def test_best_of_several_chains_has_the_highest_minimum_critic(deterministic: bo
     obs = th.randn(5, 10)
     candidates = []
     original = policy._best_of_samples
-    policy._best_of_samples = lambda features, actions: (  # type: ignore[method-assign]
-        candidates.append((features, actions)) or original(features, actions)  # type: ignore[func-returns-value]
+    policy._best_of_samples = lambda actions, q_values: (  # type: ignore[method-assign]
+        candidates.append(actions) or original(actions, q_values)  # type: ignore[func-returns-value]
     )
     chosen = policy(obs, deterministic=deterministic)
-    actions = th.cat([actions for _, actions in candidates]).view(5, 8, 2)
+    actions = th.cat(candidates).view(5, 8, 2)
     assert len(set(map(tuple, actions[0].tolist()))) == 8
     for row in range(5):
         values = [policy.critic(obs[row, None], action[None].float(), 9).min().item() for action in actions[row]]
