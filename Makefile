@@ -4,17 +4,34 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # Only what stands in pyproject.toml and constraints.txt decides what is installed
 INSTALLED = $(VENV)/.installed
+DEMO_INSTALLED = $(VENV)/.installed-for-demo
+PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+define install_for_demo
+@echo "== Making the virtual environment $(VENV)"
+$(PYTHON) -m venv $(VENV)
+@echo "== Installing the library and PyTorch: a large download"
+$(PIP) --editable .
+@echo "== Installing the RL Zoo, MuJoCo, plots and videos"
+$(PIP) --editable ".[zoo]"
+endef
 
 .PHONY: install demo test pytest doc type lint format check-codestyle commit-checks clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[benchmark,export,docs,dev]"
+	$(install_for_demo)
+	@echo "== Installing Ray, ONNX, Sphinx and the tools of development"
+	$(PIP) --editable ".[benchmark,export,docs,dev]"
 	touch $@
 
-demo: $(INSTALLED)
+$(DEMO_INSTALLED): pyproject.toml constraints.txt
+	$(install_for_demo)
+	touch $@
+
+# Where all is installed, so is that
+demo: $(or $(wildcard $(INSTALLED)),$(DEMO_INSTALLED))
 	$(BIN)/python examples/demo.py
 
 test pytest: $(INSTALLED)

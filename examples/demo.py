@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# Networks as small as these gain nothing from a second thread, and lose much where other programs want the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import gymnasium as gym
 import matplotlib
 import numpy as np
@@ -32,9 +35,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything that is written")
     args = parser.parse_args()
 
+    say(f"Training NC-LQL on {ENV_ID} for {args.n_timesteps} steps")
     run_folder = train(args.n_timesteps, args.output)
     model_path = run_folder / f"{ENV_ID}.zip"
+    say(f"Evaluating three ways to act, {EPISODES} episodes each")
     returns = evaluate(NCLQL.load(model_path, device="auto"))
+    say("Drawing the learning curve and filming an episode")
     curve = plot_learning_curve(run_folder / "evaluations.npz", returns["random policy"], args.output)
     video = record_video(args.output)
 
@@ -42,6 +48,11 @@ def main() -> None:
     for name, (mean, std) in returns.items():
         print(f"  {name:24s} {mean:7.2f} ± {std:.2f}")
     print(f"\nmodel:          {model_path}\nlearning curve: {curve}\nvideo:          {video}")
+
+
+def say(what: str) -> None:
+    """What is being done, at once, also where the output goes to a file."""
+    print(f"== {what}", flush=True)
 
 
 def zoo(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
@@ -72,16 +83,18 @@ class RandomPolicy:
 def evaluate(model: BaseAlgorithm) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation of the return for each way to act, on the same initial states."""
 
-    def returns(policy: Any, deterministic: bool) -> tuple[float, float]:
+    ways: dict[str, tuple[Any, bool]] = {
+        "NC-LQL, deterministic": (model, True),
+        "NC-LQL, stochastic": (model, False),
+        "random policy": (RandomPolicy(make_vec_env(ENV_ID).action_space), False),
+    }
+    returns = {}
+    for name, (policy, deterministic) in ways.items():
+        print(f"  {name} ...", flush=True)
         env = make_vec_env(ENV_ID, n_envs=EPISODES, seed=1000)
         mean, std = evaluate_policy(policy, env, EPISODES, deterministic)
-        return float(np.mean(mean)), float(np.mean(std))
-
-    return {
-        "NC-LQL, deterministic": returns(model, True),
-        "NC-LQL, stochastic": returns(model, False),
-        "random policy": returns(RandomPolicy(make_vec_env(ENV_ID).action_space), False),
-    }
+        returns[name] = float(np.mean(mean)), float(np.mean(std))
+    return returns
 
 
 def plot_learning_curve(evaluations: Path, random_return: tuple[float, float], output: Path) -> Path:

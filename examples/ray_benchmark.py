@@ -4,7 +4,7 @@ Compare NC-LQL, LQL and SAC on one task, over seeds, on Ray, and make a page of 
     python examples/ray_benchmark.py --task Pendulum-v1 --output results/pendulum
     python examples/ray_benchmark.py --output /shared/pendulum --address auto    # on a node of a Ray cluster
 
-The script writes a spec, and hands it to ``sb3-lql benchmark``. Where it was stopped, the same command goes on. What
+The script writes a spec, and hands it to ``sb3-lql benchmark``. Where it was stopped, the same command resumes. What
 else can be in a spec: docs/benchmark.md. Nine runs of some minutes each; needs ``pip install ".[benchmark]"``.
 """
 

@@ -1,5 +1,5 @@
 """
-Train in a process that may end at any moment: run the same command again, and it goes on from the last checkpoint.
+Train in a process that may end at any moment: the same command resumes it from the last checkpoint.
 
     python examples/resume.py --stop-at 2500    # ends halfway, as on a cluster that takes its machine back
     python examples/resume.py                   # makes the other half
@@ -19,7 +19,7 @@ ENV_ID = "Pendulum-v1"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Begin a training, or go on with the one that the folder holds."""
+    """Begin a training, or resume the one that the folder holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timesteps", type=int, default=5_000, help="of the whole training (default: %(default)s)")
     parser.add_argument("--stop-at", type=int, metavar="TIMESTEP", help="end this process early")

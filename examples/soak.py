@@ -4,7 +4,7 @@ again and again, and count what was lost.
 
     python examples/soak.py --minutes 30 --folder soak
 
-Each new process goes on from the newest checkpoint. At the end ``FOLDER/soak.json`` says how often it was killed, how
+Each new process resumes from the newest checkpoint. At the end ``FOLDER/soak.json`` says how often it was killed, how
 many steps were made twice, and what the agent has learned.
 """
 

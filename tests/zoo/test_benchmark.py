@@ -95,7 +95,7 @@ def assert_evaluated_once_at_each_fraction(found: dict[str, Any]) -> None:
     assert [evaluation["updates"] for evaluation in evaluations] == [0, 200, 400, 600, 800, 1_000]
 
 
-def test_killed_worker_goes_on_and_a_failed_run_stops_nobody(tmp_path: Path) -> None:
+def test_killed_worker_is_resumed_and_a_failed_run_stops_nobody(tmp_path: Path) -> None:
     """And a page shows all of it."""
     write_spec(
         tmp_path,
@@ -117,7 +117,7 @@ def test_killed_worker_goes_on_and_a_failed_run_stops_nobody(tmp_path: Path) -> 
     assert first["from_timesteps"] == 0
     assert second["from_timesteps"] >= before["evaluations"][-1]["timesteps"]
     assert second["pid"] != first["pid"]
-    assert "its worker died, going on from the last checkpoint" in output
+    assert "its worker died, resuming from the last checkpoint" in output
 
     assert_evaluated_once_at_each_fraction(record(tmp_path, "sac"))
     failed = record(tmp_path, "broken")

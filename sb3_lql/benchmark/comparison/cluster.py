@@ -149,7 +149,7 @@ class ProgressDisplay(tune.Callback):
         """Draw a run's bar, or say that the run begins again."""
         name = trial.config["name"]
         if name in self.bars:
-            self._print(f"{name}: its worker died, going on from the last checkpoint")
+            self._print(f"{name}: its worker died, resuming from the last checkpoint")
         else:
             self.bars[name] = self.progress.add_task(name, total=None, note="")
 

@@ -1,4 +1,4 @@
-"""One training run of a benchmark: evaluated at fixed points, gone on with from its last checkpoint."""
+"""One training run of a benchmark: evaluated at fixed points, resumed from its last checkpoint."""
 
 import argparse
 import contextlib
@@ -38,12 +38,12 @@ Listener = Callable[[dict[str, Any]], None]
 
 
 class TakenOverError(Exception):
-    """Another process goes on with this run."""
+    """Another process has taken this run over."""
 
 
 def train(run: Run, folder: Path, *, config: str | None, device: str, n_threads: int, listener: Listener) -> None:
     """
-    Train, evaluate and record one run. Where the folder has a checkpoint of it, training goes on from there. An error
+    Train, evaluate and record one run. Where the folder has a checkpoint of it, training resumes from there. An error
     is recorded, not raised.
 
     :param run: the run
@@ -70,7 +70,7 @@ def train(run: Run, folder: Path, *, config: str | None, device: str, n_threads:
 
 def record_failure(run: Run, folder: Path, error: str) -> None:
     """
-    :param run: a run that goes on no longer
+    :param run: a run that is not continued
     :param folder: the run's folder
     :param error: why
     """
@@ -237,7 +237,7 @@ class Training:
         """On a cluster, a worker that was believed dead may live: what counts is the attempt that began last."""
         last = read_json(self.folder / RUN_FILE)["attempts"][-1]
         if last != self.attempt:
-            raise TakenOverError(f"{last['host']}, process {last['pid']}, goes on with this run.")
+            raise TakenOverError(f"{last['host']}, process {last['pid']}, has taken this run over.")
 
 
 def count_parameters(model: BaseAlgorithm) -> dict[str, int]:
