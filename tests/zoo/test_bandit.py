@@ -1,6 +1,8 @@
 """The commands on the bandit, run as a user runs them, on agents that have hardly learned."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,42 @@ def test_distances_are_measured_for_the_reward_and_for_each_critic(folder: Path)
     assert all(f"Q is {name}:" in tables for name in n_samplers)
 
 
+def test_a_run_that_was_stopped_is_resumed_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = NCLQL.train
+
+    def train_and_stop(model: NCLQL, *args: Any, **kwargs: Any) -> None:
+        train(model, *args, **kwargs)
+        if model.num_timesteps == 50:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def run(*options: str) -> object:
+        monkeypatch.setattr("sys.argv", ["sb3-lql", "bandit", "--output-dir", str(tmp_path), *SHORT, *options])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return stopped.value.code
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NCLQL, "train", train_and_stop)
+        assert run() == 143
+    assert "Stopped after 50 steps. To resume: the same command\n" in capsys.readouterr().out
+    assert run("--tau", "0.02") == 2
+    assert "holds a run with other options that was stopped: pass those to resume it" in capsys.readouterr().err
+
+    with monkeypatch.context() as patch:  # also after the training
+        patch.setattr("sb3_lql.zoo.bandit.draw", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert run() == 143
+    assert "Stopped after 60 steps" in capsys.readouterr().out
+
+    monkeypatch.setattr("sys.argv", ["sb3-lql", "bandit", "--output-dir", str(tmp_path), *SHORT])
+    main()
+    run_ = Run.load(tmp_path)
+    assert run_.model.num_timesteps == 60
+    assert run_.model._n_updates == 2 * 3  # as without the stops
+    assert not (tmp_path / "checkpoints").exists()
+
+
 BANDIT = ("bandit", "--output-dir", "refused")
 
 
@@ -141,6 +179,7 @@ BANDIT = ("bandit", "--output-dir", "refused")
         ((*BANDIT, "--n-actions", "0"), "--n-actions: 0 is not positive"),
         ((*BANDIT, "--sigma-max", "0.05"), "sigma_max=0.05 is below sigma_min=0.1"),
         ((*BANDIT, "--normalize-score", "maybe"), "normalize_score='maybe'"),
+        (("bandit", "--output-dir", "/proc/nowhere"), "No such file or directory: '/proc/nowhere"),
         ((*BANDIT, "--n-timesteps", "20000"), "n_timesteps=20000 ends before learning begins"),
         ((*BANDIT, "--seed", "-1"), "--seed: -1 is negative"),
         (("bandit",), "the following arguments are required: --output-dir"),

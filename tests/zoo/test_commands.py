@@ -135,7 +135,7 @@ def test_continued_training_with_its_replay_buffer_updates_from_the_first_step(
     updates = n_updates(nclql_agent)
     output = sb3_lql("train", "-i", str(nclql_agent), *TRAIN, "-n", str(STEPS_MORE), folder=tmp_path)
     assert "Loading replay buffer" in output
-    assert f"Continuing after {updates} updates: no random warm-up; updates go on after 0 steps" in output
+    assert f"Continuing after {updates} updates: no random warm-up; updates resume at once" in output
     assert n_updates(only(tmp_path, "Pendulum-v1.zip")) == updates + STEPS_MORE
 
 
@@ -147,7 +147,7 @@ def test_continued_training_without_a_replay_buffer_updates_once_it_holds_enough
     output = sb3_lql("train", "-i", "copy.zip", *TRAIN, "-n", str(STEPS_MORE), folder=tmp_path)
     assert "Loading replay buffer" not in output
     assert (
-        f"Continuing after {updates} updates: no random warm-up; updates go on after {LEARNING_STARTS} steps" in output
+        f"Continuing after {updates} updates: no random warm-up; updates resume after {LEARNING_STARTS} steps" in output
     )
     assert n_updates(only(tmp_path, "Pendulum-v1.zip")) == updates + STEPS_MORE - LEARNING_STARTS
 
