@@ -226,7 +226,7 @@ class LangevinModel(BufferedAlgorithm):
             warnings.warn(
                 f"bfloat16_chain=True makes chains slower on device {str(self.device)!r}: leave it out. It is for GPUs "
                 "with bfloat16 instructions.",
-                stacklevel=4,
+                stacklevel=5,
             )
         if self.verbose >= 1 and not self.critic.has_closed_form_gradient:
             print(  # noqa: T201

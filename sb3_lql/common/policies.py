@@ -350,8 +350,8 @@ def _with_fused_step(
 
 
 def _rows(observation: PyTorchObs) -> list[PyTorchObs]:
-    """The observations of a batch, each as a batch of one."""
+    """The observations of a batch, each as a batch of one, in memory of its own: sums depend on where it begins."""
     if isinstance(observation, dict):
         batch_size = len(next(iter(observation.values())))
-        return [{key: value[row : row + 1] for key, value in observation.items()} for row in range(batch_size)]
-    return [observation[row : row + 1] for row in range(len(observation))]
+        return [{key: value[row : row + 1].clone() for key, value in observation.items()} for row in range(batch_size)]
+    return [observation[row : row + 1].clone() for row in range(len(observation))]
