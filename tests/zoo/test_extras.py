@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from gymnasium.error import DependencyNotInstalled
 
 from sb3_lql.zoo import cli
 from sb3_lql.zoo.extras import EXTRAS, missing_extra
@@ -76,6 +77,16 @@ def test_a_command_names_the_extra_of_what_it_alone_needs(tmp_path: Path) -> Non
     output = run_without("ray", "seaborn", commands=[["benchmark", "--help"], ["all_plots", "--help"]], folder=tmp_path)
     assert ending("benchmark", "ray", "benchmark") in output
     assert ending("all_plots", "seaborn", "zoo") in output
+
+
+def test_what_gymnasium_misses_is_in_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise DependencyNotInstalled("MuJoCo is not installed")
+
+    monkeypatch.setitem(cli.COMMANDS, "enjoy", fail)
+    monkeypatch.setattr("sys.argv", ["sb3-lql", "enjoy"])
+    with pytest.raises(SystemExit, match=r'^sb3-lql enjoy: MuJoCo is not installed. pip install "sb3_lql\[zoo\]" '):
+        cli.main()
 
 
 def test_a_package_of_the_users_own_is_not_ours_to_name() -> None:
