@@ -7,7 +7,7 @@ import torch as th
 from torch import nn
 
 #: Multiplications in the largest product of an update, below which threads wait for each other longer than they work.
-WORTH_SHARING = 2**21
+WORTH_SHARING = 2**22
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import pytest
 import torch as th
 from torch import nn
 
+from sb3_lql.common.critics import EnsembleLinear
 from sb3_lql.common.threads import WORTH_SHARING, threads_for
 
 
@@ -26,6 +27,8 @@ def two_threads() -> Iterator[None]:
         (nn.Sequential(nn.Linear(4, 4), nn.Linear(256, 256)), 256, 2),
         (nn.Linear(64, 64, device="meta"), 64, 2),
         (nn.Identity(), 64, 1),
+        (EnsembleLinear(2, 64, 64), 256, 1),
+        (EnsembleLinear(2, 256, 256), 64, 2),
     ],
 )
 def test_threads_follow_the_largest_product(network: nn.Module, batch_size: int, n_threads: int) -> None:
