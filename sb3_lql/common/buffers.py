@@ -90,11 +90,11 @@ def end_episodes(buffer: ReplayBuffer) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it asks whether that is meant
             buffer.truncate_last_trajectory()
-    elif isinstance(buffer, NStepReplayBuffer):
-        last = buffer.pos - 1
-        buffer.timeouts[last][buffer.dones[last] == 0] = 1
     elif getattr(buffer, "optimize_memory_usage", False):
         buffer.dones[buffer.pos - 1] = 1
+    else:
+        last = buffer.pos - 1
+        buffer.timeouts[last][buffer.dones[last] == 0] = 1
 
 
 def n_stored(buffer: ReplayBuffer) -> int:
