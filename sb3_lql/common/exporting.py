@@ -41,10 +41,10 @@ def export(
     "observations" (or by their keys, for Dict observations), "initial_actions", "noise" and "actions".
 
     It computes in float64, as ``predict`` does, unless ``precision`` says otherwise: a chain can turn the last bit of
-    float32, which depends on the library, the processor and the size of the batch, into another action. The file is read
-    back, compared with ``predict`` on observations sampled from their space, and only then takes its name. Nowhere may
-    it differ by more than 1e-4 of half an action's range, or at no more than one of twenty observations where
-    something is computed in float32: the chain, if asked for, and the layers of a features extractor.
+    float32, which depends on the library, the processor and the size of the batch, into another action. The file is
+    read back, compared with ``predict`` on observations sampled from their space, and only then takes its name.
+    Nowhere may it differ by more than 1e-4 of half an action's range, or at no more than one of twenty observations
+    where something is computed in float32: the chain, if asked for, and the layers of a features extractor.
 
     ONNX takes minutes, as the chain is unrolled. Without a closed form of the critic's gradient there is no
     "torchscript", and onnxruntime may lack an operator in float64, such as GELU's.
