@@ -199,3 +199,10 @@ def test_hindsight_asks_the_environments_that_were_set_last(
     model.set_env(env)
     assert model.replay_buffer.env is env
     model.learn(10, reset_num_timesteps=False)
+
+
+def test_a_replay_buffer_can_be_deleted_to_make_room(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
+    model = algorithm("MlpPolicy", "Pendulum-v1", **tiny).learn(60)
+    del model.replay_buffer
+    model.save(tmp_path / "model")
+    assert model.learn(5, reset_num_timesteps=False).replay_buffer.size() == 5

@@ -33,8 +33,10 @@ class _BufferPickler(pickle.Pickler):
     """
 
     def __init__(self, file: io.BytesIO, buffer: ReplayBuffer) -> None:
-        super().__init__(file, protocol=5, buffer_callback=lambda array: self.arrays.append(array.raw()))
-        self.arrays: list[memoryview] = []
+        # Without a cycle of references, in which the collector would release arrays in any order
+        arrays: list[memoryview] = []
+        super().__init__(file, protocol=5, buffer_callback=lambda array: arrays.append(array.raw()))
+        self.arrays = arrays
         #: Used rows by the length of an array, with a row per step or per step and environment.
         self.n_used: dict[int, int] = {}
         if all(hasattr(buffer, name) for name in ("buffer_size", "n_envs", "pos", "full")):

@@ -31,6 +31,10 @@ class BufferedAlgorithm(CollectingAlgorithm):
         # Under its own name, where SB3's save and load look for it
         self.__dict__["replay_buffer"] = buffer
 
+    @replay_buffer.deleter
+    def replay_buffer(self) -> None:
+        self.replay_buffer = None
+
     def _provide_replay_buffer(self) -> ReplayBuffer:
         """Make a replay buffer if there is none."""
         buffer: ReplayBuffer | None = self.__dict__["replay_buffer"]

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -128,8 +129,8 @@ class CheckedVecEnv(VecEnvWrapper):
         :return: the same as an array
         """
         remedy = (
-            f"Gradients overflow float32 with rewards beyond {self.largest_reward:.0e}: scale or clip them, for "
-            f"instance with gymnasium.wrappers.TransformReward. {UNHARMED}"
+            f"Pay a finite number. Gradients overflow float32 with rewards beyond {self.largest_reward:.0e}: scale or "
+            f"clip them, for instance with gymnasium.wrappers.TransformReward. {UNHARMED}"
         )
         numbers = as_numbers("reward", rewards, remedy)
         if numbers.size != self.num_envs:
@@ -169,7 +170,7 @@ class _Unnormalized:
             if info.get("terminal_observation") is not None:
                 self._check("terminal_observation", info["terminal_observation"], ())
         normalization = self._normalization
-        std = _std(normalization.ret_rms, normalization.epsilon) if normalization.norm_reward else None
+        std = _std(normalization.ret_rms, normalization) if normalization.norm_reward else None
         return observations, self._checked._checked_rewards(rewards, std), dones, infos
 
     def _check(self, name: str, observations: Any, batch: tuple[int, ...]) -> None:
@@ -182,15 +183,17 @@ class _Unnormalized:
                 continue
             numbers = as_numbers(part, values, BROKEN)
             with np.errstate(over="ignore", invalid="ignore"):
-                deviation = np.abs(numbers - running.mean) / _std(running, normalization.epsilon)
+                deviation = np.abs(numbers - running.mean) / _std(running, normalization)
             outliers = np.where(deviation <= LARGEST_DEVIATION, 0.0, numbers)
             check_finite(part, outliers, BROKEN, LARGEST_OBSERVATION)
             check_finite(part, numbers, BROKEN, LARGEST_NORMALIZED)
 
 
-def _std(running: RunningMeanStd, epsilon: float) -> Any:
-    """What values are divided by. Before the first of them there is no scale yet, and none deviates."""
-    return np.sqrt(running.var + epsilon) if running.count >= 1.0 else np.full_like(running.var, np.inf)
+def _std(running: RunningMeanStd, normalization: VecNormalize) -> Any:
+    """What values are divided by. Before the first of them, from which it is learned, none deviates."""
+    if normalization.training and running.count < 1.0:
+        return np.full_like(running.var, np.inf)
+    return np.sqrt(running.var + normalization.epsilon)
 
 
 def _parts(
@@ -211,11 +214,22 @@ def _parts(
             raise ValueError(f"{name} has no key {key!r}, which the observation space has. {BROKEN}")
         where, values = (name, observations) if key is None else (f"{name}[{key!r}]", observations[key])
         shape = (*batch, *(part.shape or ()))
-        # An index may come in an array of one, as SB3's buffers allow it
-        shapes = {shape, (*shape, 1)} if isinstance(part, spaces.Discrete) else {shape}
-        if np.shape(values) not in shapes:
-            raise ValueError(f"{where} has shape {np.shape(values)}, and the space wants {shape}. {BROKEN}")
+        if not _fits(np.shape(values), shape, alone=not batch or isinstance(part, spaces.Discrete)):
+            raise ValueError(
+                f"{where} has shape {np.shape(values)}, and the space wants {shape}. Mend the environment. {UNHARMED}"
+            )
         yield where, key, values
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...], alone: bool) -> bool:
+    """Whether an array can be stored, which for one observation NumPy says: it adds and drops axes of one in front."""
+    if not alone:
+        return shape == wanted
+    if math.prod(shape) == math.prod(wanted) == 1 or (wanted and shape == (*wanted, 1)):
+        return True
+    while len(shape) > len(wanted) and shape[0] == 1:
+        shape = shape[1:]
+    return shape == wanted
 
 
 def _statistics(normalization: VecNormalize) -> dict[str, Any]:

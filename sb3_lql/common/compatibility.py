@@ -124,10 +124,10 @@ def check_policy_kwargs(policy_kwargs: dict[str, Any], use_sde: Any) -> None:
     :raises ValueError: if gSDE is asked for, or what the algorithm's own arguments say
     """
     for name, value in (("use_sde", use_sde), ("policy_kwargs['use_sde']", policy_kwargs.get("use_sde", False))):
-        if value not in (False,):  # which asks for nothing
+        if value:
             raise ValueError(
-                f"{name}={value!r}: use_sde=True is not supported, since gSDE perturbs the weights of an actor, and "
-                "there is no actor. Leave it out; the chain's own noise explores, and action_noise can add to it."
+                f"{name}={value!r} is not supported: gSDE perturbs the weights of an actor, and there is no actor. "
+                "Leave it out; the chain's own noise explores, and action_noise can add to it."
             )
     for name in {"sampler", "n_action_samples", "bfloat16_chain"} & policy_kwargs.keys():
         raise ValueError(f"policy_kwargs[{name!r}] is the algorithm's to set: pass its own arguments instead.")

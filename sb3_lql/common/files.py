@@ -16,6 +16,8 @@ import psutil
 
 #: In the names of files and folders that are not finished, before the computer's name and the process's number.
 UNFINISHED = ".unfinished-"
+#: Bytes of a file's name that file systems take.
+LONGEST_NAME = 255
 
 
 def with_suffix(path: str | Path, suffix: str) -> Path:
@@ -152,7 +154,9 @@ def discard_unfinished(folder: Path, name: str) -> None:
 
 def _unfinished(path: Path) -> Path:
     # Two processes that believe a file is theirs do not write to the same one
-    return path.with_name(f"{path.name}{UNFINISHED}{platform.node()}-{os.getpid()}")
+    suffix = f"{UNFINISHED}{platform.node()}-{os.getpid()}"
+    longest = LONGEST_NAME - len(os.fsencode(suffix))
+    return path.with_name(os.fsencode(path.name)[:longest].decode(errors="ignore") + suffix)
 
 
 def _flush(path: Path) -> None:

@@ -21,6 +21,8 @@ class InterruptHandler:
     def __init__(self) -> None:
         #: Set when SIGTERM has arrived.
         self.terminated = threading.Event()
+        #: Whether what it is for goes on. After that it only keeps a repeated signal from ending the process.
+        self.active = True
         self._time = -float("inf")
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -31,6 +33,10 @@ class InterruptHandler:
         """
         now = time.monotonic()
         if now - self._time < REPEATED:
+            return
+        if not self.active:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
             return
         self._time = now
         self.terminated.set()
@@ -59,14 +65,18 @@ def sigterm_interrupts() -> Iterator[threading.Event]:
     :return: an event, set when SIGTERM has arrived
     """
     handler = InterruptHandler()
-    if not _in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    current = signal.getsignal(signal.SIGTERM)
+    is_free = current is signal.SIG_DFL or (isinstance(current, InterruptHandler) and not current.active)
+    if not _in_main_thread() or not is_free:
         yield handler.terminated
         return
     signal.signal(signal.SIGTERM, handler)
     try:
         yield handler.terminated
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        handler.active = False
+        if not handler.terminated.is_set():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager

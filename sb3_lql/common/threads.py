@@ -20,9 +20,11 @@ def threads_for(network: nn.Module, batch_size: int) -> Iterator[None]:
     :param batch_size: rows of a minibatch
     """
     before = th.get_num_threads()
-    largest = max((parameter.numel() for parameter in network.parameters()), default=0)
+    sizes = [parameter.numel() for parameter in network.parameters()]
+    # A convolution multiplies each weight many times
+    convolves = any(parameter.dim() > 3 for parameter in network.parameters())
     on_cpu = all(parameter.device.type == "cpu" for parameter in network.parameters())
-    alone = on_cpu and batch_size * largest < WORTH_SHARING
+    alone = on_cpu and not convolves and batch_size * max(sizes, default=0) < WORTH_SHARING
     try:
         if alone and before > 1:
             th.set_num_threads(1)

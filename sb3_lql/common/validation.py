@@ -85,7 +85,7 @@ def as_numbers(name: str, values: Any, remedy: str) -> np.ndarray:
     :raises ValueError: if there is none
     """
     array = np.asarray(values)
-    if array.dtype == object:  # among them integers that no dtype holds, and None, which becomes NaN
+    if array.dtype == object and all(value is not None for value in array.ravel()):  # integers that no dtype holds, say
         with suppress(TypeError, ValueError, OverflowError):
             array = array.astype(np.float64)
     if array.dtype.kind not in "biuf":

@@ -21,11 +21,17 @@ class WorkerDiedError(RuntimeError, EOFError):
         )
 
 
+#: Commands of SB3's, each of which is answered once.
+ANSWERED = frozenset(
+    {"step", "reset", "render", "get_spaces", "env_method", "get_attr", "has_attr", "set_attr", "is_wrapped"}
+)
+
+
 class WatchedConnection:
     """
-    The pipe to a worker of ``SubprocVecEnv``, which answers every command but "close" once. SB3 waits for ever for a
-    worker that has died where the others were forked with its end of the pipe, and takes an answer that an interrupt
-    has left in the pipe for that to its next command. This one notices the death, and drops such answers.
+    The pipe to a worker of ``SubprocVecEnv``. SB3 waits for ever for a worker that has died where the others were
+    forked with its end of the pipe, and takes an answer that an interrupt has left in the pipe for that to its next
+    command. This one notices the death, and drops such answers. Otherwise it is that pipe, whatever is sent through it.
 
     :param connection: the pipe
     :param process: the worker
@@ -34,30 +40,42 @@ class WatchedConnection:
     def __init__(self, connection: Connection, process: BaseProcess) -> None:
         self.connection = connection
         self.process = process
-        #: Commands whose answer has not been received.
+        #: SB3's commands whose answer has not been received.
+        self.unanswered = 0
+        #: Answers that will come, and that nobody waits for.
+        self.stale = 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "connection":  # of a copy in the making
+            raise AttributeError(name)
+        return getattr(self.connection, name)
+
+    def abandon(self) -> None:
+        """Drop the answers to all commands that were sent, when they come."""
+        self.stale += self.unanswered
         self.unanswered = 0
 
-    def send(self, command: tuple[str, Any]) -> None:
+    def send(self, command: Any) -> None:
         """
-        :param command: name and data
+        :param command: for SB3's workers, name and data
         :raises WorkerDiedError: if the worker has died, unless it is told to close
         """
-        closing = command[0] == "close"
+        name = command[0] if isinstance(command, tuple) and command else None
         try:
-            while self.unanswered:
+            while self.stale:
                 self.recv()
             if not self.process.is_alive():
                 raise WorkerDiedError
             with interrupts_deferred():
                 self.connection.send(command)
-                self.unanswered += not closing
+                self.unanswered += name in ANSWERED
         except (EOFError, ConnectionError) as error:
-            if not closing:
+            if name != "close":
                 raise WorkerDiedError from error
 
     def recv(self) -> Any:
         """
-        :return: the answer to the oldest command without one
+        :return: the oldest answer
         :raises WorkerDiedError: if the worker has died
         """
         if self.connection not in wait([self.connection, self.process.sentinel]):
@@ -65,21 +83,13 @@ class WatchedConnection:
         try:
             with interrupts_deferred():
                 answer = self.connection.recv()
-                self.unanswered -= 1
+                if self.stale:
+                    self.stale -= 1
+                else:
+                    self.unanswered = max(self.unanswered - 1, 0)
         except (EOFError, ConnectionError) as error:
             raise WorkerDiedError from error
         return answer
-
-    def poll(self, timeout: float = 0.0) -> bool:
-        """
-        :param timeout: seconds to wait
-        :return: whether an answer can be received
-        """
-        return self.connection.poll(timeout)
-
-    def close(self) -> None:
-        """Close the pipe."""
-        self.connection.close()
 
 
 def watch_workers(env: VecEnv) -> None:
@@ -101,8 +111,12 @@ def abandon_step(env: VecEnv) -> None:
     :param env: environments, wrapped or not
     """
     base = subprocesses(env)
-    if base is not None:
-        base.waiting = False
+    if base is None:
+        return
+    base.waiting = False
+    for remote in base.remotes:
+        if isinstance(remote, WatchedConnection):
+            remote.abandon()
 
 
 def are_idle(env: VecEnv, seconds: float) -> bool:
@@ -115,7 +129,7 @@ def are_idle(env: VecEnv, seconds: float) -> bool:
     base = subprocesses(env)
     deadline = time.monotonic() + seconds
     for remote in [] if base is None else base.remotes:
-        while isinstance(remote, WatchedConnection) and remote.unanswered:
+        while isinstance(remote, WatchedConnection) and remote.stale:
             if not wait([remote.connection, remote.process.sentinel], max(deadline - time.monotonic(), 0.0)):
                 return False
             remote.recv()

@@ -142,8 +142,9 @@ def test_observations_that_are_no_number_or_too_large_are_refused_whatever_their
 
 
 @pytest.mark.parametrize("normalized", [False, True])
-@pytest.mark.parametrize("at", [MIDDLE, END])
-@pytest.mark.parametrize("shape", [(), (1,), (1, 3), (4,)])
+@pytest.mark.parametrize(
+    ("shape", "at"), [*((shape, at) for shape in [(), (1,), (4,)] for at in (MIDDLE, END)), ((1, 3), MIDDLE)]
+)
 def test_an_observation_of_another_shape_is_refused_rather_than_broadcast(
     tiny: dict[str, Any], shape: tuple[int, ...], at: int, normalized: bool
 ) -> None:
@@ -158,6 +159,32 @@ def test_values_that_float32_cannot_square_are_refused_from_the_first_step(
     env: Any = make_vec_env(lambda: Scripted(scale=1e30))
     with pytest.raises(ValueError, match=r"observation\[0, 0\] is"):
         LQL("MlpPolicy", VecNormalize(env) if normalized else env, **tiny).learn(10)
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize(("size", "shape"), [(1, ()), (3, (1, 3))])
+def test_what_numpy_fits_into_the_space_is_stored(
+    tiny: dict[str, Any], size: int, shape: tuple[int, ...], normalized: bool
+) -> None:
+    """A bare number for a ``Box`` of one, say: ``DummyVecEnv`` fits all but the last observation of an episode."""
+
+    class Fits(Scripted):
+        def observe(self) -> Any:
+            return np.full(shape, self.steps, np.float32)
+
+        def reset(self, **kwargs: Any) -> Any:
+            return self.observe(), {}
+
+    env: Any = DummyVecEnv([lambda: Fits(space=spaces.Box(-np.inf, np.inf, (size,), np.float32))])
+    model = LQL("MlpPolicy", VecNormalize(env) if normalized else env, **tiny | dict(learning_starts=10)).learn(25)
+    assert model.replay_buffer.size() == 25
+    if not normalized:
+        np.testing.assert_array_equal(model.replay_buffer.next_observations[:25, 0, 0], np.arange(1, 26))
+
+
+def test_statistics_that_are_not_learned_have_a_scale(tiny: dict[str, Any]) -> None:
+    env = DummyVecEnv([lambda: Scripted(END, np.full(3, 1e12, np.float32))])
+    refuses(tiny, VecNormalize(env, training=False), END, "terminal_observation")
 
 
 def test_an_observation_that_misses_a_key_is_refused(tiny: dict[str, Any]) -> None:

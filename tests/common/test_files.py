@@ -125,6 +125,14 @@ def test_links_stay_and_lead_to_the_new_content(tmp_path: Path, exists: bool) ->
     assert target.read_bytes() == b"second"
 
 
+@pytest.mark.parametrize("letter", ["a", "\u00e9"])
+def test_the_longest_name_that_a_disk_takes_can_be_written(tmp_path: Path, letter: str) -> None:
+    path = tmp_path / (letter * (255 // len(letter.encode())))
+    with whole_file(path) as file:
+        file.write(b"content")
+    assert [path.read_bytes(), *tmp_path.iterdir()] == [b"content", path]
+
+
 def test_links_in_a_circle_are_refused_as_by_open(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")

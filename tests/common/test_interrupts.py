@@ -18,9 +18,13 @@ from tests.test_faults import BROKEN_AT, Counter, check_transitions, fails, inte
 
 
 def test_sigterm_raises_what_ctrl_c_raises_and_only_within() -> None:
+    with sigterm_interrupts():
+        pass
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     with pytest.raises(KeyboardInterrupt), sigterm_interrupts():
         os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    os.kill(os.getpid(), signal.SIGTERM)  # the same signal, sent again, while the user saves
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def test_a_handler_of_the_users_own_stays_in_charge() -> None:

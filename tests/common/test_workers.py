@@ -1,5 +1,6 @@
 """Environments in processes that die, hang or are interrupted: nobody waits for ever, nothing stale is received."""
 
+import multiprocessing.connection
 import os
 import signal
 import time
@@ -208,16 +209,56 @@ def test_workers_are_asked_nothing_but_to_step_and_to_reset(tiny: dict[str, Any]
     env.close()
 
 
-def test_a_pipe_counts_what_is_unanswered_and_drops_it() -> None:
+def test_a_pipe_drops_what_was_abandoned_and_notices_a_death() -> None:
     with at_most(30), processes(Counter) as env:
         pipe = WatchedConnection(env.remotes[0], env.processes[0])
-        for name in ("steps", "is_dict", "metadata"):
-            pipe.send(("get_attr", name))
-        assert pipe.unanswered == 1
+        pipe.send(("get_attr", "steps"))
+        pipe.send(("get_attr", "is_dict"))
+        pipe.abandon()
+        pipe.send(("get_attr", "metadata"))
         assert pipe.recv() == gym.Env.metadata
+        assert pipe.fileno() == env.remotes[0].fileno()
         env.processes[0].kill()
         env.processes[0].join()
         for use in (pipe.recv, lambda: pipe.send(("get_attr", "steps"))):
             with pytest.raises(WorkerDiedError):
                 use()
         pipe.send(("close", None))  # SB3's `close` tells the others, too
+
+
+class Protocol(SubprocVecEnv):
+    """Says more to its workers than SB3 does: what is not answered, what is answered twice; and waits by itself."""
+
+    def step_async(self, actions: Any) -> None:
+        for remote in self.remotes:
+            remote.connection.send(("is_wrapped", Counter))
+        super().step_async(actions)
+
+    def step_wait(self) -> Any:
+        for remote in self.remotes:
+            assert remote.recv() in (True, False)
+        multiprocessing.connection.wait(self.remotes, 5)
+        return super().step_wait()
+
+
+def test_a_class_of_ones_own_may_have_a_protocol_of_its_own(tiny: dict[str, Any]) -> None:
+    with at_most(60):
+        env = Protocol([Counter, Counter], start_method="fork")
+        model = LQL("MlpPolicy", env, **tiny | dict(learning_starts=10)).learn(40)
+        check_transitions(model)
+        env.close()
+
+
+def test_commands_that_are_not_sb3s_are_not_counted() -> None:
+    """A worker may leave them unanswered."""
+    here, there = multiprocessing.Pipe()
+    with processes(Counter) as env:
+        pipe = WatchedConnection(here, env.processes[0])
+        for command in (("note", 1), "note", ("note",)):
+            pipe.send(command)
+        pipe.abandon()
+        pipe.send(("get_attr", "steps"))
+        there.send(1)
+        there.send(2)
+        assert [pipe.recv(), pipe.recv()] == [1, 2]
+        pipe.send("note")
