@@ -32,6 +32,10 @@ LIMITS = {
     "n_action_samples": 10_000,
     "stats_window_size": 10**7,
 }
+#: What the replay buffers that a file may name take, besides what the model tells them.
+BUFFER_ARGUMENTS = frozenset(
+    {"handle_timeout_termination", "n_steps", "gamma", "copy_info_dict", "n_sampled_goal", "goal_selection_strategy"}
+)
 #: HER keeps a Python object for each transition, and makes them all at once.
 MAX_HINDSIGHT_BUFFER = 10**7
 #: Langevin steps of a chain, one after the other: some seconds.
@@ -98,6 +102,10 @@ def decode_arguments(model_class: type[OffPolicyAlgorithm], encoded: Any, decode
             _CHECKS[name](name, value)
         if name in LIMITS:
             _check_limit(name, value)
+    buffer_kwargs = arguments["replay_buffer_kwargs"]
+    own_buffer = {"replay_buffer_class", "replay_buffer_kwargs"} & replaced
+    if not own_buffer and (unknown := sorted(buffer_kwargs.keys() - BUFFER_ARGUMENTS)):
+        raise ValueError(f"replay_buffer_kwargs has {reprlib.repr(unknown)}, which no replay buffer takes")
     if "buffer_size" not in replaced and issubclass(arguments["replay_buffer_class"] or ReplayBuffer, HerReplayBuffer):
         _check_limit("buffer_size", arguments["buffer_size"], MAX_HINDSIGHT_BUFFER)
     return arguments
