@@ -241,4 +241,4 @@ def test_use_sde_is_refused_by_load_too(algorithm: Any, tiny: dict[str, Any], tm
 @pytest.mark.parametrize("name", ["sampler", "n_action_samples", "bfloat16_chain", "use_sde"])
 def test_policy_kwargs_do_not_take_what_the_algorithm_sets(algorithm: Any, name: str) -> None:
     with pytest.raises(ValueError, match=name):
-        algorithm("MlpPolicy", "Pendulum-v1", policy_kwargs={name: None})
+        algorithm("MlpPolicy", "Pendulum-v1", policy_kwargs={name: True})
