@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sb3_lql import NCLQL
-from sb3_lql.common.callbacks import SaveCheckpointCallback
-from sb3_lql.common.checkpoint import find_checkpoint
+from sb3_lql.saving.callbacks import SaveCheckpointCallback
+from sb3_lql.saving.checkpoint import find_checkpoint
 
 ENV_ID = "Pendulum-v1"
 

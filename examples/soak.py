@@ -25,8 +25,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_lql import NCLQL
-from sb3_lql.common.callbacks import SaveCheckpointCallback
-from sb3_lql.common.checkpoint import find_checkpoint, read_manifest
+from sb3_lql.saving.callbacks import SaveCheckpointCallback
+from sb3_lql.saving.checkpoint import find_checkpoint, read_manifest
 
 ENV_ID = "Pendulum-v1"
 SAVE_FREQ = 50

@@ -3,11 +3,29 @@
 From "Direct Soft-Policy Sampling via Langevin Dynamics", https://arxiv.org/abs/2602.07873
 """
 
+import sys
+
 import sb3_lql.envs  # noqa: F401 - registers the environments
-from sb3_lql.common.exporting import export
+from sb3_lql.exporting.writer import export
+from sb3_lql.langevin import policies, sampler
 from sb3_lql.lql import LQL
 from sb3_lql.nclql import NCLQL
+from sb3_lql.networks import activations, critics
+from sb3_lql.saving import callbacks, checkpoint, safe
 
 __version__ = "0.1.0"
 
 __all__ = ["LQL", "NCLQL", "__version__", "export"]
+
+# Where these modules were before: models that were saved then name their classes so, and users' code imports them
+sys.modules.update(
+    {
+        "sb3_lql.common.activations": activations,
+        "sb3_lql.common.callbacks": callbacks,
+        "sb3_lql.common.checkpoint": checkpoint,
+        "sb3_lql.common.critics": critics,
+        "sb3_lql.common.langevin": sampler,
+        "sb3_lql.common.policies": policies,
+        "sb3_lql.common.safe": safe,
+    }
+)

@@ -12,7 +12,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_lql import NCLQL
-from sb3_lql.common.policies import LangevinPolicy
+from sb3_lql.langevin.policies import LangevinPolicy
 
 LEVEL_DIM = 16  # what the embedding of a noise level adds to the critic's input
 

@@ -14,8 +14,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_lql import NCLQL
-from sb3_lql.common.matrices import BLOCK_ROWS
-from tests.common.operations import CountedOperations
+from sb3_lql.networks.matrices import BLOCK_ROWS
+from tests.operations import CountedOperations
 
 
 def final_weights(algorithm: Any, tiny: dict[str, Any], seed: int, **kwargs: Any) -> th.Tensor:

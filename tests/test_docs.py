@@ -156,7 +156,22 @@ def undocumented_attributes(path: Path) -> list[str]:
 
 def test_every_public_attribute_is_described() -> None:
     package = Path(sb3_lql.__file__).parent
-    modules = [path for folder in ("common", "envs", "lql", "nclql") for path in (package / folder).rglob("*.py")]
+    modules = [
+        path
+        for folder in (
+            "collecting",
+            "common",
+            "engine",
+            "envs",
+            "exporting",
+            "langevin",
+            "lql",
+            "nclql",
+            "networks",
+            "saving",
+        )
+        for path in (package / folder).rglob("*.py")
+    ]
     assert not [name for path in modules for name in undocumented_attributes(path)]
 
 

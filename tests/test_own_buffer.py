@@ -14,7 +14,7 @@ from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_lql.common import buffered
+from sb3_lql.collecting import replay
 from sb3_lql.common.buffers import Float32NStepReplayBuffer
 from sb3_lql.common.device_buffers import DeviceReplayBuffer
 
@@ -139,7 +139,7 @@ def test_a_model_without_environments_acts_without_a_buffer_and_makes_one_to_lea
 ) -> None:
     model = saved(algorithm, tiny, case, tmp_path)
     made: list[type[ReplayBuffer]] = []
-    monkeypatch.setattr(buffered, "check_buffer_fits", lambda _, buffer_class: made.append(buffer_class))
+    monkeypatch.setattr(replay, "check_buffer_fits", lambda _, buffer_class: made.append(buffer_class))
     again = loaded(model, tmp_path, safe)
     observations = model.env.reset()
     np.testing.assert_array_equal(

@@ -14,7 +14,7 @@ from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckA
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_lql import NCLQL
-from tests.common.operations import NoSynchronisation
+from tests.operations import NoSynchronisation
 
 #: What an update of either algorithm logs; NC-LQL adds train/smoothing_loss.
 LOGGED = {"critic_loss", "q_mean", "score_norm", "next_action_std", "next_action_at_bound", "n_updates"}

@@ -14,9 +14,9 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_lql.common.algorithm import LangevinAlgorithm
-from sb3_lql.common.critics import EnsembleCritic, EnsembleLinear, sinusoidal_levels
 from sb3_lql.common.scaling import scale_from_unit
+from sb3_lql.engine.algorithm import LangevinAlgorithm
+from sb3_lql.networks.critics import EnsembleCritic, EnsembleLinear, sinusoidal_levels
 
 
 def _linear(layer: nn.Module, member: int) -> nn.Linear:

@@ -18,7 +18,7 @@ from torch import nn
 from sb3_lql import LQL, NCLQL
 from sb3_lql.benchmark.naive import NaiveUpdate
 from sb3_lql.benchmark.tables import markdown_table
-from sb3_lql.common.acceleration import GraphedFunction
+from sb3_lql.engine.acceleration import GraphedFunction
 
 ALGORITHMS: dict[str, type[LQL | NCLQL]] = {"lql": LQL, "nclql": NCLQL}
 

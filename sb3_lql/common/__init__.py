@@ -1,1 +1,1 @@
-"""What LQL and NC-LQL share: the chain, the critic, the policy and the training loop."""
+"""What every room needs: replay buffers, files, memory and the checks of arguments."""

@@ -7,10 +7,10 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_lql.common.algorithm import LangevinAlgorithm
-from sb3_lql.common.langevin import LangevinSampler, geometric_schedule
-from sb3_lql.common.policies import LangevinPolicy
 from sb3_lql.common.validation import check_positive
+from sb3_lql.engine.algorithm import LangevinAlgorithm
+from sb3_lql.langevin.policies import LangevinPolicy
+from sb3_lql.langevin.sampler import LangevinSampler, geometric_schedule
 
 
 class LQL(LangevinAlgorithm):
@@ -45,7 +45,7 @@ class LQL(LangevinAlgorithm):
     :param target_update_interval: update the target critics every so many updates
     :param stats_window_size: episodes in the logged rollout statistics
     :param tensorboard_log: folder for TensorBoard; none if ``None``
-    :param policy_kwargs: see :class:`~sb3_lql.common.policies.LangevinPolicy`
+    :param policy_kwargs: see :class:`~sb3_lql.langevin.policies.LangevinPolicy`
     :param verbose: 0 for no output, 1 for info, 2 for debug messages
     :param seed: seed of the random generators
     :param device: "cpu", "cuda", ... or "auto"

@@ -8,10 +8,10 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, GymEnv, ReplayBufferSamples, Schedule
 from torch.nn import functional as F
 
-from sb3_lql.common.algorithm import LangevinAlgorithm
-from sb3_lql.common.langevin import LangevinSampler, annealed_step_sizes, geometric_schedule
-from sb3_lql.common.policies import LangevinPolicy
 from sb3_lql.common.validation import check_count, check_positive
+from sb3_lql.engine.algorithm import LangevinAlgorithm
+from sb3_lql.langevin.policies import LangevinPolicy
+from sb3_lql.langevin.sampler import LangevinSampler, annealed_step_sizes, geometric_schedule
 
 
 class NCLQL(LangevinAlgorithm):
@@ -49,7 +49,7 @@ class NCLQL(LangevinAlgorithm):
     :param target_update_interval: update the target critics every so many updates
     :param stats_window_size: episodes in the logged rollout statistics
     :param tensorboard_log: folder for TensorBoard; none if ``None``
-    :param policy_kwargs: see :class:`~sb3_lql.common.policies.LangevinPolicy`
+    :param policy_kwargs: see :class:`~sb3_lql.langevin.policies.LangevinPolicy`
     :param verbose: 0 for no output, 1 for info, 2 for debug messages
     :param seed: seed of the random generators
     :param device: "cpu", "cuda", ... or "auto"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from gymnasium.error import DependencyNotInstalled
 
 from sb3_lql import zoo
-from sb3_lql.common.interrupts import sigterm_interrupts
+from sb3_lql.collecting.interrupts import sigterm_interrupts
 from sb3_lql.zoo.extras import missing_extra
 
 #: As a shell has it for a process that SIGTERM has ended.

@@ -14,12 +14,12 @@ from typing import Any, get_args
 import rl_zoo3
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_lql.common.algorithm import LangevinAlgorithm
-from sb3_lql.common.exported import TOLERANCE, ExportedPolicy, Format, measure_parity, sample_observations
-from sb3_lql.common.exporting import export_bytes
 from sb3_lql.common.files import whole_file
-from sb3_lql.common.policy_module import PolicyModule, Precision
-from sb3_lql.common.safe import algorithm_of
+from sb3_lql.engine.algorithm import LangevinAlgorithm
+from sb3_lql.exporting.module import PolicyModule, Precision
+from sb3_lql.exporting.reader import TOLERANCE, ExportedPolicy, Format, measure_parity, sample_observations
+from sb3_lql.exporting.writer import export_bytes
+from sb3_lql.saving.safe import algorithm_of
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
 STATISTICS_FILE = "vecnormalize.pkl"

@@ -17,10 +17,10 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_lql.common.callbacks import SaveCheckpointCallback
-from sb3_lql.common.checkpoint import MANIFEST, MODEL, check_whole, find_checkpoint, restore
-from sb3_lql.common.interrupts import interrupts_deferred
-from sb3_lql.common.workers import subprocesses, watch_workers
+from sb3_lql.collecting.interrupts import interrupts_deferred
+from sb3_lql.collecting.workers import subprocesses, watch_workers
+from sb3_lql.saving.callbacks import SaveCheckpointCallback
+from sb3_lql.saving.checkpoint import MANIFEST, MODEL, check_whole, find_checkpoint, restore
 
 #: In the RL Zoo's folder of a run.
 FOLDER = "checkpoints"

@@ -28,7 +28,7 @@ from sb3_lql.common.buffers import (
     upload,
 )
 from sb3_lql.common.device_buffers import DeviceDictReplayBuffer, DeviceReplayBuffer, check_replay_buffer
-from tests.common.operations import NoSynchronisation
+from tests.operations import NoSynchronisation
 
 DEVICES = ["cpu", *(["cuda"] if th.cuda.is_available() else [])]
 ACTIONS = spaces.Box(-1.0, 1.0, (2,), np.float64)

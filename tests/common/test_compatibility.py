@@ -12,7 +12,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
 from sb3_lql import LQL, NCLQL
-from sb3_lql.common.policies import LangevinPolicy
+from sb3_lql.langevin.policies import LangevinPolicy
 from tests.test_spaces import AnySpaces, box
 
 VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)

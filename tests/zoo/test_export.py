@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_lql import LQL, NCLQL
 from sb3_lql.zoo import cli
-from tests.common import mutations
+from tests.saving import mutations
 from tests.zoo.conftest import sb3_lql
 
 TINY: dict[str, Any] = dict(policy_kwargs=dict(net_arch=[8]), n_langevin_steps=2, buffer_size=10, device="cpu", seed=0)
@@ -243,6 +243,6 @@ def test_an_algorithm_that_a_file_makes_up_is_refused(
 
 
 def test_a_missing_package_is_named(nclql_agent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sb3_lql.common.exported.find_spec", lambda name: None)
+    monkeypatch.setattr("sb3_lql.exporting.reader.find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"pip install 'sb3_lql\[export\]'"):
         run_here(str(nclql_agent), "--format", "onnx", monkeypatch=monkeypatch)

@@ -20,9 +20,9 @@ from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
 from sb3_lql import NCLQL
-from sb3_lql.common import interrupts
-from sb3_lql.common.callbacks import SaveCheckpointCallback
-from sb3_lql.common.checkpoint import checkpoints, read_manifest
+from sb3_lql.collecting import interrupts
+from sb3_lql.saving.callbacks import SaveCheckpointCallback
+from sb3_lql.saving.checkpoint import checkpoints, read_manifest
 from sb3_lql.zoo import cli, training
 from sb3_lql.zoo.training import close_or_end, train
 from tests.zoo.conftest import HEADLESS, SB3_LQL, TRAIN, run, sb3_lql

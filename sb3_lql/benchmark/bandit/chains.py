@@ -7,8 +7,8 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.sac.policies import Actor
 
-from sb3_lql.common.langevin import LangevinSampler, ScoreFunction
-from sb3_lql.common.policies import LangevinPolicy
+from sb3_lql.langevin.policies import LangevinPolicy
+from sb3_lql.langevin.sampler import LangevinSampler, ScoreFunction
 
 
 def normal_starts(n_actions: int, seed: int) -> np.ndarray:

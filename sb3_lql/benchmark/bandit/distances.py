@@ -8,13 +8,13 @@ import numpy as np
 import torch as th
 
 from sb3_lql.benchmark.bandit.chains import normal_starts
+from sb3_lql.benchmark.bandit.distributions import boltzmann_law, draw_cells, histogram, kl_divergence, total_variation
 from sb3_lql.benchmark.bandit.landscape import Landscape
-from sb3_lql.benchmark.bandit.laws import boltzmann_law, draw_cells, histogram, kl_divergence, total_variation
 from sb3_lql.benchmark.tables import markdown_table
-from sb3_lql.common.langevin import LangevinSampler, annealed_step_sizes
 from sb3_lql.envs.multimodal_bandit import BOUND
+from sb3_lql.langevin.sampler import LangevinSampler, annealed_step_sizes
 
-#: The largest ``w`` whose law the grid resolves: see :data:`~sb3_lql.benchmark.bandit.laws.POINTS_PER_CELL`.
+#: The largest ``w`` whose law the grid resolves: see :data:`~sb3_lql.benchmark.bandit.distributions.POINTS_PER_CELL`.
 LARGEST_W = 500
 
 #: Names of the samplers, by whether they are annealed and whether they normalise the score.

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from sb3_lql.benchmark.bandit.chains import trajectories
+from sb3_lql.benchmark.bandit.distributions import grid
 from sb3_lql.benchmark.bandit.landscape import Landscape, learned_landscape, noise_scales, perfect_landscape
-from sb3_lql.benchmark.bandit.laws import grid
 from sb3_lql.benchmark.bandit.measures import MODE_RADIUS
 from sb3_lql.benchmark.bandit.runs import INVERSE_TEMPERATURES, Run, draw_at
-from sb3_lql.common.langevin import LangevinSampler
 from sb3_lql.envs.multimodal_bandit import BOUND, HIGH_MODES, MODES, reward
+from sb3_lql.langevin.sampler import LangevinSampler
 
 #: Resolution of pictures, and of the dots and maps within an SVG. At this one a figure stays well below a megabyte.
 DPI = 100

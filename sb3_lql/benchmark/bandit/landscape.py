@@ -8,11 +8,11 @@ import numpy as np
 import torch as th
 from torch.special import ndtr
 
-from sb3_lql.benchmark.bandit.laws import grid
-from sb3_lql.common.algorithm import LangevinAlgorithm
-from sb3_lql.common.langevin import ScoreFunction
-from sb3_lql.common.policies import LangevinPolicy
+from sb3_lql.benchmark.bandit.distributions import grid
+from sb3_lql.engine.algorithm import LangevinAlgorithm
 from sb3_lql.envs.multimodal_bandit import BOUND, HIGHEST_DENSITY, MODE_STD, MODES, WEIGHTS
+from sb3_lql.langevin.policies import LangevinPolicy
+from sb3_lql.langevin.sampler import ScoreFunction
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Landscape:
     def on_grid(self, level: int) -> np.ndarray:
         """
         :param level: noise level
-        :return: values at the points of :func:`~sb3_lql.benchmark.bandit.laws.grid`, shape (400, 400)
+        :return: values at the points of :func:`~sb3_lql.benchmark.bandit.distributions.grid`, shape (400, 400)
         """
         points = grid()
         actions = th.as_tensor(points.reshape(-1, 2) / BOUND, dtype=th.float32)

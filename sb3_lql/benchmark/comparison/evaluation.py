@@ -9,7 +9,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 from sb3_lql.benchmark.comparison.results import MODES
-from sb3_lql.common.random_states import random_states_kept
+from sb3_lql.saving.random_states import random_states_kept
 
 #: Evaluations of the same seed begin in the same states, which are not those of the training.
 SEED_SHIFT = 1_000_000

@@ -1,4 +1,4 @@
-"""The figures of a report. The numbers are those of :mod:`~sb3_lql.benchmark.comparison.statistics`."""
+"""The figures of a report. The numbers are those of :mod:`~sb3_lql.benchmark.comparison.aggregates`."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.typing import LineStyleType
 
+from sb3_lql.benchmark.comparison.aggregates import Aggregates, Average, Estimate, mean_interval
 from sb3_lql.benchmark.comparison.results import Comparison
-from sb3_lql.benchmark.comparison.statistics import Aggregates, Average, Estimate, mean_interval
 
 #: Colours of Okabe and Ito, which the colour-blind tell apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_lql.common.collection import CollectingAlgorithm
+from sb3_lql.collecting.collection import CollectingAlgorithm
 
 if TYPE_CHECKING:
     from sb3_lql.benchmark.comparison.training import Training

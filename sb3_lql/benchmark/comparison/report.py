@@ -3,10 +3,7 @@
 from pathlib import Path
 
 from sb3_lql.benchmark.comparison import figures, sections
-from sb3_lql.benchmark.comparison.markup import text, to_html
-from sb3_lql.benchmark.comparison.references import References, load_references
-from sb3_lql.benchmark.comparison.results import MODES, Comparison, read_results
-from sb3_lql.benchmark.comparison.statistics import (
+from sb3_lql.benchmark.comparison.aggregates import (
     COVERAGE,
     aggregates,
     baseline,
@@ -14,6 +11,9 @@ from sb3_lql.benchmark.comparison.statistics import (
     normalized_scores,
     performance,
 )
+from sb3_lql.benchmark.comparison.markup import text, to_html
+from sb3_lql.benchmark.comparison.references import References, load_references
+from sb3_lql.benchmark.comparison.results import MODES, Comparison, read_results
 
 
 def write_report(results: Path, output: Path, *, n_bootstrap: int = 2000) -> Path:

@@ -4,10 +4,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from operator import attrgetter
 
-from sb3_lql.benchmark.comparison.markup import code, text
-from sb3_lql.benchmark.comparison.references import Normalizer, Published
-from sb3_lql.benchmark.comparison.results import MODES, Comparison, RunResult
-from sb3_lql.benchmark.comparison.statistics import (
+from sb3_lql.benchmark.comparison.aggregates import (
     COVERAGE,
     Aggregates,
     Average,
@@ -18,6 +15,9 @@ from sb3_lql.benchmark.comparison.statistics import (
     scores,
     update_times,
 )
+from sb3_lql.benchmark.comparison.markup import code, text
+from sb3_lql.benchmark.comparison.references import Normalizer, Published
+from sb3_lql.benchmark.comparison.results import MODES, Comparison, RunResult
 from sb3_lql.benchmark.tables import markdown_table
 
 #: What a cell shows that has no number.

@@ -26,8 +26,8 @@ from sb3_lql.benchmark.comparison.milestones import Milestones
 from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, status_of, unstarted, write_json
 from sb3_lql.benchmark.comparison.spec import Run
 from sb3_lql.common.buffers import end_episodes
-from sb3_lql.common.checkpoint import MODEL, check_whole, find_checkpoint, read_manifest, restore, save_checkpoint
 from sb3_lql.common.files import discard_folder
+from sb3_lql.saving.checkpoint import MODEL, check_whole, find_checkpoint, read_manifest, restore, save_checkpoint
 
 #: In a run's folder, its checkpoints.
 CHECKPOINTS = "checkpoints"

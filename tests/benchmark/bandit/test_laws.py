@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sb3_lql.benchmark.bandit.laws import (
+from sb3_lql.benchmark.bandit.distributions import (
     boltzmann_law,
     draw_cells,
     grid,

@@ -13,8 +13,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from sb3_lql.benchmark.comparison import figures
+from sb3_lql.benchmark.comparison.aggregates import Aggregates, Average, Estimate
 from sb3_lql.benchmark.comparison.results import Comparison, read_results
-from sb3_lql.benchmark.comparison.statistics import Aggregates, Average, Estimate
 from tests.benchmark.comparison import folders
 
 MODE = "deterministic"

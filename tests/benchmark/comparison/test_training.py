@@ -23,8 +23,8 @@ from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json
 from sb3_lql.benchmark.comparison.spec import Algorithm, Run
 from sb3_lql.benchmark.comparison.training import TakenOverError, Training, count_parameters, train
 from sb3_lql.benchmark.speed import RandomEnv
-from sb3_lql.common.checkpoint import find_checkpoint
-from sb3_lql.common.random_states import random_states_kept
+from sb3_lql.saving.checkpoint import find_checkpoint
+from sb3_lql.saving.random_states import random_states_kept
 from sb3_lql.zoo import hyperparams_file, register
 from tests.zoo.conftest import sb3_lql
 

@@ -1,0 +1,249 @@
+"""Off-policy collection: gone on with after training, and beside updates if asked."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_lql.collecting.checked_env import CheckedVecEnv
+from sb3_lql.collecting.interrupts import sigterm_interrupts
+from sb3_lql.collecting.threads import threads_for
+from sb3_lql.collecting.workers import abandon_step
+from sb3_lql.common.buffers import end_episodes, n_stored
+from sb3_lql.common.validation import LARGEST_REWARD, check_number
+
+SelfCollectingAlgorithm = TypeVar("SelfCollectingAlgorithm", bound="CollectingAlgorithm")
+
+
+class CollectingAlgorithm(OffPolicyAlgorithm):
+    """
+    SB3's off-policy collection, without a second random warm-up when a trained model goes on learning: SB3 would act
+    randomly for another ``learning_starts`` steps and update nothing meanwhile.
+
+    With ``overlap_updates``, the updates that follow a rollout are made while the environments take the first step of
+    the next one. That step's action is then chosen before those updates instead of after them.
+    """
+
+    #: Whether updates are made while environments step.
+    overlap_updates = False
+    #: Factor on rewards in an update.
+    reward_scale = 1.0
+
+    #: Whether ``learn`` is running, and what it asked ``train`` to do later: (gradient_steps, batch_size).
+    _learning = False
+    _postponed: tuple[int, int] | None = None
+    _checked_env: CheckedVecEnv | None = None
+
+    #: Added to what the user set as ``learning_starts`` while a trained model goes on learning.
+    _learning_starts_shift = 0
+
+    @property
+    def learning_starts(self) -> int:
+        """Steps before the first update; while a trained model goes on learning, those that it still waits for."""
+        # What the user set is stored under its own name, where SB3's save and load look for it
+        value: int = self.__dict__["learning_starts"] + self._learning_starts_shift
+        return value
+
+    @learning_starts.setter
+    def learning_starts(self, value: int) -> None:
+        self.__dict__["learning_starts"] = value
+        self._learning_starts_shift = 0
+
+    def learn(
+        self: SelfCollectingAlgorithm,
+        total_timesteps: float,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfCollectingAlgorithm:
+        """
+        SB3's ``learn``. A model that was trained before acts with its critic from the first step, and its updates go
+        on once the replay buffer holds ``learning_starts`` transitions.
+
+        :param total_timesteps: environment steps, an integer or a float such as 5e6
+        :param callback: called at every step
+        :param log_interval: episodes between two logs; ``None`` for none
+        :param tb_log_name: name of the run, by default that of the algorithm
+        :param reset_num_timesteps: start counting steps at zero
+        :param progress_bar: show one
+        :return: itself
+        :raises ValueError: if ``total_timesteps`` is negative or not finite, or if a loss was not finite
+        :raises KeyboardInterrupt: for Ctrl-C, and for SIGTERM unless the process has a handler of its own for it
+        """
+        total_timesteps = int(check_number("total_timesteps", total_timesteps, low=0))
+        with (
+            sigterm_interrupts(),
+            threads_for(self.policy, self.batch_size),
+            self._without_second_warm_up(reset_num_timesteps),
+            # An interrupt on the way into or out of torch's no_grad leaves gradients off: here they are put back
+            th.enable_grad(),
+        ):
+            self._learning = True
+            try:
+                return super().learn(
+                    total_timesteps=total_timesteps,
+                    callback=callback,
+                    log_interval=log_interval,  # type: ignore[arg-type]
+                    tb_log_name=tb_log_name or type(self).__name__,
+                    reset_num_timesteps=reset_num_timesteps,
+                    progress_bar=progress_bar,
+                )
+            except BaseException:
+                # The environments may be a step ahead of what was stored: the next `learn` begins with a reset
+                self._last_obs = None
+                if self.env is not None:
+                    abandon_step(self.env)
+                for each in _interruptible(callback):
+                    each.on_interruption()
+                raise
+            finally:
+                self._learning = False
+                self._postponed = None
+
+    def _setup_learn(
+        self, total_timesteps: int, callback: MaybeCallback = None, reset_num_timesteps: bool = True, *args: Any
+    ) -> tuple[int, BaseCallback]:
+        if (reset_num_timesteps or self._last_obs is None) and self.replay_buffer is not None:
+            end_episodes(self.replay_buffer)
+        env = self._checked(self.env)
+        with env.guarded_statistics():
+            result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args)
+            env.check_observations(self._last_obs)
+        return result
+
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
+        """
+        SB3's ``collect_rollouts``, beside postponed updates. It stops before it stores what no update could digest.
+
+        :param env: the environments
+        :param callback: called at each step
+        :param args: the other arguments of SB3's
+        :param kwargs: the other arguments of SB3's
+        :return: number of steps and episodes, and whether to continue
+        :raises ValueError: if actions, observations or rewards are not finite, or huge
+        :raises RuntimeError: if an environment's process has died
+        """
+        rollout = super().collect_rollouts(self._checked(env), callback, *args, **kwargs)
+        if not rollout.continue_training:
+            self._store_last_step(callback.locals)
+        return rollout
+
+    def _store_last_step(self, step: dict[str, Any]) -> None:
+        """
+        Do what SB3 leaves out after a step at which a callback stops it: the next ``learn`` would store a transition
+        from before that step to after the next one.
+
+        :param step: the local variables of ``collect_rollouts``
+        """
+        infos, dones, noise = step["infos"], step["dones"], step["action_noise"]
+        self._update_info_buffer(infos, dones)
+        self._store_transition(
+            step["replay_buffer"], step["buffer_actions"], step["new_obs"], step["rewards"], dones, infos
+        )
+        for index in np.flatnonzero(dones):
+            self._episode_num += 1
+            if noise is not None:
+                noise.reset(**(dict(indices=[index]) if self.n_envs > 1 else {}))
+
+    def _checked(self, env: VecEnv | None) -> CheckedVecEnv:
+        if env is None:
+            raise ValueError("This model has no environments to learn in: call set_env first, or pass env to load.")
+        if self._checked_env is None or self._checked_env.venv is not env:
+            self._checked_env = CheckedVecEnv(env, self.train_postponed)
+        self._checked_env.largest_reward = LARGEST_REWARD / self.reward_scale
+        return self._checked_env
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """
+        Update critics and targets on minibatches from the replay buffer: now, or with ``overlap_updates`` within
+        ``learn`` during the next step of the environments, or at the next call.
+
+        :param gradient_steps: number of updates
+        :param batch_size: transitions per update
+        :raises ValueError: if a loss or its gradient was not finite, after which no step was taken
+        """
+        # The last updates have no step of the environments beside them
+        if self.overlap_updates and self._learning and self.num_timesteps < self._total_timesteps:
+            self.train_postponed()
+            self._postponed = gradient_steps, batch_size
+        else:
+            self._train(gradient_steps, batch_size)
+
+    @abstractmethod
+    def _train(self, gradient_steps: int, batch_size: int) -> None:
+        """:meth:`train`, now."""
+
+    def train_postponed(self) -> None:
+        """Make the updates that wait for the environments' next step, if any do."""
+        if self._postponed is not None:
+            (gradient_steps, batch_size), self._postponed = self._postponed, None
+            self._train(gradient_steps, batch_size)
+            self.policy.set_training_mode(False)  # the rollout goes on
+
+    @contextmanager
+    def _without_second_warm_up(self, reset_num_timesteps: bool) -> Iterator[None]:
+        """Count the stored transitions as warm-up while a trained model goes on learning."""
+        if self._n_updates > 0:
+            buffer = self.replay_buffer
+            assert buffer is not None
+            full = getattr(buffer, "full", False)
+            missing = 0 if full else max(self.learning_starts - n_stored(buffer), 0)
+            first_update = missing if reset_num_timesteps else self.num_timesteps + missing
+            self._learning_starts_shift = first_update - self.learning_starts
+            if self.verbose >= 1:
+                when = (
+                    f"after {missing} steps of the policy, when the replay buffer holds learning_starts transitions"
+                    if missing
+                    else "at once"
+                )
+                print(  # noqa: T201
+                    f"Continuing after {self._n_updates} updates: no random warm-up; updates resume {when}."
+                )
+        try:
+            yield
+        finally:
+            self._learning_starts_shift = 0
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        # The last rollout may take more steps than were asked for, which no schedule expects
+        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        warm_up = 0 if self._n_updates > 0 else learning_starts
+        return super()._sample_action(warm_up, action_noise, n_envs)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_learning_starts_shift", "_learning", "_postponed", "_checked_env"]
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A callback that is told when an exception ends a training, such as Ctrl-C; SB3 has no event for that."""
+
+    def on_interruption(self) -> None:
+        """Called once the model is whole again, before the exception is raised."""
+
+
+def _interruptible(callback: MaybeCallback) -> Iterator[Interruptible]:
+    """Of the callbacks that were passed to ``learn``, those that want to know."""
+    nested: Any = callback if isinstance(callback, list) else []
+    if isinstance(callback, Interruptible):
+        yield callback
+    if isinstance(callback, CallbackList):
+        nested = callback.callbacks
+    elif isinstance(callback, EventCallback):
+        nested = [callback.callback]
+    for each in nested:
+        yield from _interruptible(each)

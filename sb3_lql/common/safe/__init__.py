@@ -1,5 +1,0 @@
-"""Model files that hold data only: nothing in them is run when they are loaded, whoever made them."""
-
-from sb3_lql.common.safe.models import algorithm_of, load_safe, save_safe
-
-__all__ = ["algorithm_of", "load_safe", "save_safe"]

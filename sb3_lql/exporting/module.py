@@ -1,0 +1,255 @@
+"""The policy as a plain PyTorch module, for exporters."""
+
+import copy
+from typing import Any, Literal
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from sb3_lql.langevin.policies import LangevinPolicy, _fixed_starts
+from sb3_lql.langevin.sampler import ScoreFunction
+from sb3_lql.networks.critics import EnsembleCritic
+
+Precision = Literal["float64", "float32"]
+
+#: A dtype and a shape, in which a size that varies has a name.
+InputType = tuple[th.dtype, tuple[int | str, ...]]
+
+#: What an observation that is not a dictionary is called.
+OBSERVATIONS = "observations"
+
+
+class PolicyModule(nn.Module):
+    """
+    A copy of a policy on the CPU: from observations to actions, by tensor operations alone, and with no randomness.
+
+    Features are extracted in float32, as the policy does it; the chain, and the choice among several chains, are
+    computed in the precision wanted.
+
+    :param policy: the policy
+    :param deterministic: noise-free chains from fixed starts; if ``False``, starts and noise are arguments
+    :param vec_normalize: normalises observations, if given
+    :param precision: "float64" or "float32"
+    :raises ValueError: if ``vec_normalize`` has statistics of other observations, or for a critic of another kind
+    """
+
+    #: Where chains without noise start, shape (n_action_samples, action_dim).
+    starts: th.Tensor
+    #: Middle of the box of actions, of its shape, like the next three.
+    middle: th.Tensor
+    #: Half of its width.
+    half_range: th.Tensor
+    #: Its lower bounds.
+    low: th.Tensor
+    #: Its upper bounds.
+    high: th.Tensor
+
+    def __init__(
+        self,
+        policy: LangevinPolicy,
+        deterministic: bool = True,
+        vec_normalize: VecNormalize | None = None,
+        precision: Precision = "float64",
+    ) -> None:
+        super().__init__()
+        self.observation_space, self.action_space = policy.observation_space, policy.action_space
+        self.deterministic, self.vec_normalize, self.precision = deterministic, vec_normalize, precision
+        self.dtype: th.dtype = getattr(th, precision)
+        self.n_action_samples, self.action_dim = policy.n_action_samples, policy.action_dim
+        #: In which ``predict`` computes what this module does, from observations on.
+        learned_features = any(True for _ in policy.critic.features_extractor.parameters())
+        self.predict_precision = "float32" if learned_features or policy.critic.exact_dtype is th.float32 else "float64"
+        self.critic = _copy_critic(policy.critic, self.dtype)
+        self.sampler = copy.deepcopy(policy.sampler).cpu().to(self.dtype)
+        self.normalizers = _make_normalizers(vec_normalize, self.observation_space)
+        self.register_buffer("starts", _fixed_starts(self.n_action_samples, self.action_dim).to(self.dtype))
+        self._register_bounds()
+        self.train(False)
+        self.requires_grad_(False)
+        self.gradient = self._make_gradient()
+
+    def forward(
+        self, observations: PyTorchObs, initial_actions: th.Tensor | None = None, noise: th.Tensor | None = None
+    ) -> th.Tensor:
+        """
+        Where ``n_action_samples`` is 1, the shapes lack the dimension of that name.
+
+        :param observations: as the environment gives them and of its dtype, but with the channels of images first;
+            shape ``(batch, *observation_shape)``, or a tensor for each key
+        :param initial_actions: ``a_0`` in [-1, 1], shape (batch, n_action_samples, action_dim), float32
+        :param noise: ``z``, shape (chain_length, batch, n_action_samples, action_dim), float32
+        :return: actions within the bounds of the action space and of its dtype, shape ``(batch, *action_shape)``
+        """
+        features = self.critic.features(self._normalize(observations)).to(self.dtype)
+        starts = self.starts.expand(features.shape[0], -1, -1) if initial_actions is None else initial_actions
+        starts = starts.reshape(-1, self.action_dim).to(self.dtype)
+        if noise is not None:
+            noise = noise.reshape(self.sampler.chain_length, -1, self.action_dim).to(self.dtype)
+        if self.n_action_samples > 1:
+            # repeat_interleave would fix the size of the batch in torch.export
+            features = features[:, None].expand(-1, self.n_action_samples, -1).flatten(0, 1)
+        actions = self._best_of_samples(features, self.sampler(self._score(features), starts, noise).actions)
+        scaled = self.middle + self.half_range * actions.to(self.middle.dtype).reshape(-1, *self.action_space.shape)
+        bounded = th.minimum(th.maximum(scaled, self.low), self.high)
+        return bounded.to(_dtype(self.action_space))
+
+    def inputs(self) -> dict[str, InputType]:
+        """
+        :return: dtypes and shapes by name, in the order of the arguments; a size that varies is "batch"
+        :raises ValueError: if a key of the observations is the name of another input
+        """
+        types = {name: _batch_of(part) for name, part in _parts(self.observation_space).items()}
+        if not self.deterministic:
+            samples = [self.n_action_samples] if self.n_action_samples > 1 else []
+            shape: tuple[int | str, ...] = ("batch", *samples, self.action_dim)
+            draws = {"initial_actions": shape, "noise": (self.sampler.chain_length, *shape)}
+            for name in draws.keys() & types.keys():
+                raise ValueError(f"the observations' key {name!r} is that of another input: rename it")
+            types |= {name: (th.float32, shape) for name, shape in draws.items()}
+        return types
+
+    def example(self, batch_size: int) -> tuple[Any, ...]:
+        """
+        :param batch_size: number of observations
+        :return: arguments of zeros, or of the smallest number where observations are counts
+        """
+        tensors = {
+            name: th.zeros([batch_size if size == "batch" else int(size) for size in shape], dtype=dtype)
+            for name, (dtype, shape) in self.inputs().items()
+        }
+        for name, part in _parts(self.observation_space).items():
+            if isinstance(part, (spaces.Discrete, spaces.MultiDiscrete)):
+                tensors[name] += th.tensor(np.asarray(part.start, np.int64))
+        draws = () if self.deterministic else (tensors.pop("initial_actions"), tensors.pop("noise"))
+        return (tensors if isinstance(self.observation_space, spaces.Dict) else tensors[OBSERVATIONS], *draws)
+
+    def _register_bounds(self) -> None:
+        box = self.action_space
+        low, high = (th.from_numpy(bound.astype(np.float64)) for bound in (box.low, box.high))
+        bounds = dict(low=low, high=high, middle=0.5 * high + 0.5 * low, half_range=0.5 * high - 0.5 * low)
+        for name, value in bounds.items():  # those of float64 may be beyond float32
+            self.register_buffer(name, value.to(th.float64 if box.dtype == np.float64 else self.dtype))
+
+    def _normalize(self, observations: PyTorchObs) -> PyTorchObs:
+        if isinstance(observations, dict):
+            return {
+                key: self.normalizers[key](value) if key in self.normalizers else value
+                for key, value in observations.items()
+            }
+        normalized: th.Tensor = observations
+        for normalizer in self.normalizers.values():
+            normalized = normalizer(normalized)
+        return normalized
+
+    def _score(self, features: th.Tensor) -> ScoreFunction:
+        gradient = self.gradient
+        if gradient is None:
+            return self.critic.action_gradient(features)
+        levels = features.new_zeros(features.shape[0], dtype=th.int64)
+        return lambda actions, level: gradient(features, actions, levels + level)
+
+    def _best_of_samples(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        if self.n_action_samples == 1:
+            return actions
+        q_values = self.critic.q_values(features, actions).amin(dim=0)
+        best = q_values.reshape(-1, self.n_action_samples).argmax(dim=1)[:, None, None].expand(-1, 1, self.action_dim)
+        return actions.reshape(-1, self.n_action_samples, self.action_dim).gather(1, best).squeeze(1)
+
+    def _make_gradient(self) -> th.fx.GraphModule | None:
+        """
+        The gradient of the critics in the action as the operations that autograd makes of it, where there is no closed
+        form: exporters do not know ``th.func.grad``.
+        """
+        if self.critic.has_closed_form_gradient:
+            return None
+
+        def gradient(features: th.Tensor, actions: th.Tensor, levels: th.Tensor) -> th.Tensor:
+            given = None if self.critic.level_encoder is None else levels
+            result: th.Tensor = th.func.grad(lambda a: self.critic.q_values(features, a, given).sum())(actions)
+            return result
+
+        # Sizes that are equal here would be taken for one
+        batch = 1 + sum(self.critic.input_parts)
+        features, actions = (th.zeros(batch, size, dtype=self.dtype) for size in self.critic.input_parts[:2])
+        make = make_fx(gradient, tracing_mode="symbolic", _allow_non_fake_inputs=True)
+        module: th.fx.GraphModule = make(features, actions, th.zeros(batch, dtype=th.int64))
+        return module
+
+
+class _Normalizer(nn.Module):
+    """What ``VecNormalize`` does to observations, in float64 as it does."""
+
+    mean: th.Tensor
+    std: th.Tensor
+
+    def __init__(self, statistics: RunningMeanStd, epsilon: float, clip: float) -> None:
+        super().__init__()
+        self.clip = float(clip)
+        self.register_buffer("mean", th.as_tensor(statistics.mean, dtype=th.float64))
+        self.register_buffer("std", th.as_tensor(np.sqrt(statistics.var + epsilon), dtype=th.float64))
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return ((observations.double() - self.mean) / self.std).clamp(-self.clip, self.clip).float()
+
+
+class _Constant(nn.Module):
+    """Stands for a module whose result does not change."""
+
+    value: th.Tensor
+
+    def __init__(self, value: th.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value)
+
+    def forward(self, dtype: th.dtype) -> th.Tensor:
+        return self.value.to(dtype)
+
+
+def _copy_critic(critic: EnsembleCritic, dtype: th.dtype) -> EnsembleCritic:
+    known = EnsembleCritic
+    if (type(critic).q_values, type(critic).action_gradient) != (known.q_values, known.action_gradient):
+        raise ValueError(f"{type(critic).__name__} computes Q-values its own way, which export does not know.")
+    critic = copy.deepcopy(critic).cpu()
+    critic.layers.to(dtype)
+    critic.activations.to(dtype)
+    if critic.level_encoder is not None:
+        with th.no_grad():
+            embeddings = critic.level_encoder(dtype)
+        critic.level_encoder = _Constant(embeddings)  # type: ignore[assignment]
+    return critic
+
+
+def _make_normalizers(vec_normalize: VecNormalize | None, space: spaces.Space[Any]) -> nn.ModuleDict:
+    """A normaliser for each key of the observations that has statistics."""
+    if vec_normalize is None or not vec_normalize.norm_obs:
+        return nn.ModuleDict()
+    statistics: Any = vec_normalize.obs_rms
+    given = statistics if isinstance(statistics, dict) else {OBSERVATIONS: statistics}
+    shapes = {name: running.mean.shape for name, running in given.items()}
+    if not shapes.items() <= {name: part.shape for name, part in _parts(space).items()}.items():
+        raise ValueError(
+            f"vec_normalize has statistics of observations of shapes {shapes}, and the model takes {space}: pass those "
+            "that it was trained with."
+        )
+    return nn.ModuleDict(
+        {name: _Normalizer(running, vec_normalize.epsilon, vec_normalize.clip_obs) for name, running in given.items()}
+    )
+
+
+def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
+    return dict(space.spaces) if isinstance(space, spaces.Dict) else {OBSERVATIONS: space}
+
+
+def _batch_of(space: spaces.Space[Any]) -> InputType:
+    shape: tuple[int, ...] = space.shape or ()
+    return _dtype(space), ("batch", *shape)
+
+
+def _dtype(space: spaces.Space[Any]) -> th.dtype:
+    return th.from_numpy(np.zeros(1, space.dtype)).dtype

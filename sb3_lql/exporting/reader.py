@@ -1,0 +1,227 @@
+"""Exported policies: how they are run, and how near they are to the model's own ``predict``."""
+
+import io
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+from sb3_lql.engine.algorithm import LangevinAlgorithm
+from sb3_lql.exporting.module import OBSERVATIONS, PolicyModule
+
+Format = Literal["onnx", "torchscript", "torch-export"]
+
+#: How far an action of a file may be from that of ``predict``, where half the range between the bounds is 1.
+TOLERANCE = 1e-4
+#: Share of observations that may be beyond where something is computed in float32, whose last bit a chain can multiply
+#: by 1e5: chains, if asked for, and features extractors that have parameters.
+ROUNDING_SHARE = 0.05
+
+#: One observation or a batch, as numpy has it.
+Observations = np.ndarray | dict[str, np.ndarray]
+
+
+class ExportedPolicy:
+    """
+    A policy that was exported.
+
+    :param content: what is in the file
+    :param format: its format
+    :raises ModuleNotFoundError: if the format is "onnx" and there is no onnxruntime
+    """
+
+    def __init__(self, content: bytes, format: Format) -> None:
+        load = {"onnx": _load_onnx, "torchscript": _load_torchscript, "torch-export": _load_torch_export}[format]
+        self._run = load(content)
+
+    def __call__(self, observations: Observations, *draws: np.ndarray) -> np.ndarray:
+        """
+        :param observations: a batch
+        :param draws: initial actions and noise, if the policy was exported with them
+        :return: actions, shape ``(batch, *action_shape)``
+        """
+        return self._run(observations, *draws)
+
+
+class Parity(NamedTuple):
+    """How near the actions of a file are to others; half the range between the bounds of an action is 1."""
+
+    #: Observations on which they were compared.
+    n_observations: int
+    #: Largest difference from the actions of the model.
+    max_difference: float
+    #: Observations at which this is beyond :data:`TOLERANCE`.
+    n_beyond: int
+
+
+def measure_parity(
+    exported: ExportedPolicy, module: PolicyModule, model: LangevinAlgorithm, n_observations: int
+) -> Parity:
+    """
+    Compare a file with its model on observations sampled from their space, of which one is passed alone.
+
+    :param exported: the file
+    :param module: the module that it was made from
+    :param model: the model that this was made from
+    :param n_observations: at least 2
+    :return: how near they are
+    """
+    observations = sample_observations(module, n_observations)
+    draws = _sample_draws(module, n_observations)
+    batches = [_rows(part, observations, draws) for part in (slice(0, 1), slice(1, None))]
+    actions = np.concatenate([exported(*batch) for batch in batches])
+    differences = _differences(actions, _model_actions(model, module, observations, *draws), model.action_space)
+    return Parity(n_observations, float(differences.max()), int((~(differences <= TOLERANCE)).sum()))
+
+
+def check_parity(parity: Parity, module: PolicyModule) -> None:
+    """
+    :param parity: of a file
+    :param module: the module that it was made from
+    :raises ValueError: if the file is not near enough
+    """
+    exact = module.precision == "float64" == module.predict_precision
+    if parity.n_beyond > (0 if exact else ROUNDING_SHARE * parity.n_observations):
+        raise ValueError(
+            f"The exported policy is not the model's: at {parity.n_beyond} of {parity.n_observations} observations its "
+            f"actions are more than {TOLERANCE:.0e} from those of predict, up to {parity.max_difference:.1e}, relative "
+            "to half their range. Networks must be made of tensor operations, without randomness and without branches "
+            "that depend on observations."
+        )
+
+
+def sample_observations(module: PolicyModule, n_observations: int, seed: int = 0) -> Observations:
+    """
+    Observations from the space, near its point nearest to zero where it is wide; where they are normalised, as the
+    statistics have it.
+
+    :param module: takes the observations
+    :param n_observations: how many
+    :param seed: decides which
+    :return: a batch
+    """
+    space = module.observation_space
+    if isinstance(space, spaces.Dict):
+        return {
+            key: _sample(part, module, key, n_observations, seed + index)
+            for index, (key, part) in enumerate(space.spaces.items())
+        }
+    return _sample(space, module, OBSERVATIONS, n_observations, seed)
+
+
+def _sample(space: spaces.Space[Any], module: PolicyModule, name: str, n: int, seed: int) -> np.ndarray:
+    if name in module.normalizers:
+        normalizer: Any = module.normalizers[name]
+        normal = np.random.default_rng(seed).standard_normal((n, *(space.shape or ())))
+        samples = normalizer.mean.numpy() + normalizer.std.numpy() * normal
+        assert isinstance(space, spaces.Box)
+        clipped: np.ndarray = np.clip(samples, space.low, space.high).astype(space.dtype)
+        return clipped
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        nearest = np.clip(0.0, space.low, space.high)
+        low = np.where(np.isfinite(space.low), np.maximum(space.low, nearest - 10), -np.inf)
+        high = np.where(np.isfinite(space.high), np.minimum(space.high, nearest + 10), np.inf)
+        space = spaces.Box(low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype.type)
+    space.seed(seed)
+    return np.stack([space.sample() for _ in range(n)])
+
+
+def _sample_draws(module: PolicyModule, n: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Initial actions and noise, if the module takes them."""
+    if module.deterministic:
+        return ()
+    rng = np.random.default_rng(seed)
+    _, start_shape = module.inputs()["initial_actions"]
+    shape = [n, *(int(size) for size in start_shape[1:])]
+    starts = rng.uniform(-1.0, 1.0, shape).astype(np.float32)
+    return starts, rng.standard_normal((module.sampler.chain_length, *shape)).astype(np.float32)
+
+
+def _model_actions(
+    model: LangevinAlgorithm, module: PolicyModule, observations: Observations, *draws: np.ndarray
+) -> np.ndarray:
+    """The actions of the model's own policy; where draws are given, in the precision of a chain without noise."""
+    if module.vec_normalize is not None:
+        observations = module.vec_normalize.normalize_obs(observations)
+    if not draws:
+        return model.predict(observations, deterministic=True)[0]
+    policy = model.policy
+    policy.set_training_mode(False)
+    n, dim = policy.n_action_samples, policy.action_dim
+    with th.no_grad():
+        features = policy.critic.features(policy.obs_to_tensor(observations)[0]).to(policy.critic.exact_dtype)
+        starts, noise = (th.from_numpy(draw).to(features) for draw in draws)
+        features = features.repeat_interleave(n, dim=0)
+        actions = policy._act(features, starts.reshape(-1, dim), noise.reshape(len(noise), -1, dim)).float()
+    return policy.unscale_action(actions.cpu().numpy().reshape(-1, *model.action_space.shape))
+
+
+def _differences(actions: np.ndarray, others: np.ndarray, box: spaces.Box) -> np.ndarray:
+    """For each of the actions the largest difference of its coordinates, besides the rounding of the box's dtype."""
+    half_range = 0.5 * box.high.astype(np.float64) - 0.5 * box.low.astype(np.float64)
+    rounding = np.spacing(np.maximum(np.abs(box.low), np.abs(box.high))).astype(np.float64)
+    difference = np.abs(0.5 * actions.astype(np.float64) - 0.5 * others.astype(np.float64)) * 2.0
+    result: np.ndarray = (np.maximum(difference - rounding, 0.0) / half_range).reshape(len(actions), -1).max(axis=1)
+    return result
+
+
+def _rows(part: slice, observations: Observations, draws: tuple[np.ndarray, ...]) -> list[Any]:
+    of_part = {k: v[part] for k, v in observations.items()} if isinstance(observations, dict) else observations[part]
+    return [of_part, *(draw[part] if index == 0 else draw[:, part] for index, draw in enumerate(draws))]
+
+
+def _as_tensors(argument: Observations) -> th.Tensor | dict[str, th.Tensor]:
+    if isinstance(argument, dict):
+        return {key: th.from_numpy(value) for key, value in argument.items()}
+    return th.from_numpy(argument)
+
+
+def require(*packages: str) -> None:
+    """
+    :param packages: names of packages for ONNX
+    :raises ModuleNotFoundError: if one of them is not installed
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(
+                f"format='onnx' needs {package}: pip install 'sb3_lql[export]', or choose another format.", name=package
+            )
+
+
+def _load_onnx(content: bytes) -> Callable[..., np.ndarray]:
+    require("onnxruntime")
+    onnxruntime: Any = import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    # Threads that wait by spinning would slow down whatever else acts in this process
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    names = [argument.name for argument in session.get_inputs()]
+
+    def run(observations: Observations, *draws: np.ndarray) -> np.ndarray:
+        parts = observations if isinstance(observations, dict) else {OBSERVATIONS: observations}
+        given = parts | dict(zip(("initial_actions", "noise"), draws, strict=False))
+        actions: np.ndarray = session.run(["actions"], {name: given[name] for name in names})[0]
+        return actions
+
+    return run
+
+
+def _load_torchscript(content: bytes) -> Callable[..., np.ndarray]:
+    return _from_torch(th.jit.load(io.BytesIO(content)))  # type: ignore[no-untyped-call]
+
+
+def _load_torch_export(content: bytes) -> Callable[..., np.ndarray]:
+    return _from_torch(th.export.load(io.BytesIO(content)).module())
+
+
+def _from_torch(module: Callable[..., th.Tensor]) -> Callable[..., np.ndarray]:
+    def run(*arguments: Observations) -> np.ndarray:
+        with th.no_grad():
+            return module(*(_as_tensors(argument) for argument in arguments)).numpy()
+
+    return run

@@ -1,0 +1,228 @@
+"""Export of a whole policy, its chain included, to files that run without this library."""
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecNormalize
+
+import sb3_lql
+from sb3_lql.common.files import whole_file
+from sb3_lql.common.validation import check_count, check_flag
+from sb3_lql.engine.algorithm import LangevinAlgorithm
+from sb3_lql.exporting.module import PolicyModule, Precision
+from sb3_lql.exporting.reader import ExportedPolicy, Format, check_parity, measure_parity, require
+
+#: Operators that onnxruntime has known since 2022.
+OPSET = 18
+
+
+def export(
+    model: LangevinAlgorithm,
+    path: str | Path,
+    *,
+    format: Format = "onnx",
+    deterministic: bool = True,
+    vec_normalize: VecNormalize | bool = False,
+    precision: Precision = "float64",
+    n_observations: int = 100,
+) -> Path:
+    """
+    Write the whole policy to one file: observations in, actions in the environment's own scale out.
+
+    The file computes what ``predict(observations, deterministic=True)`` does, for batches of any size. Its inputs and
+    output are those of :class:`~sb3_lql.exporting.module.PolicyModule`; in an ONNX file they are called
+    "observations" (or by their keys, for Dict observations), "initial_actions", "noise" and "actions".
+
+    It computes in float64, as ``predict`` does, unless ``precision`` says otherwise: a chain can turn the last bit of
+    float32, which depends on the library, the processor and the size of the batch, into another action. The file is
+    read back, compared with ``predict`` on observations sampled from their space, and only then takes its name.
+    Nowhere may it differ by more than 1e-4 of half an action's range, or at no more than one of twenty observations
+    where something is computed in float32: the chain, if asked for, and the layers of a features extractor.
+
+    ONNX takes minutes, as the chain is unrolled. Without a closed form of the critic's gradient there is no
+    "torchscript", and onnxruntime may lack an operator in float64, such as GELU's.
+
+    :param model: a model, on any device; it stays as it is
+    :param path: the file to write
+    :param format: "onnx", for onnxruntime and others; "torchscript", for ``torch.jit.load`` in Python and C++; or
+        "torch-export", for ``torch.export.load`` and PyTorch's compilers
+    :param deterministic: chains without noise from fixed starts; if ``False``, ``initial_actions`` and ``noise`` are
+        inputs
+    :param vec_normalize: normalise observations in the file, by the statistics given, or if ``True`` by those of the
+        model's environment, as they are now, or of the safe file that it was loaded from without one
+    :param precision: "float64", or "float32", which is faster and takes half the space, and whose chains round in their
+        own way
+    :param n_observations: how many observations to compare on
+    :return: the file's path
+    :raises ValueError: for a policy or values that cannot be exported, or if the file is not what the model is
+    :raises TypeError: for values of the wrong type
+    :raises ModuleNotFoundError: if packages for ONNX are missing
+    """
+    content, _ = export_bytes(model, format, deterministic, vec_normalize, precision, n_observations)
+    path = Path(path)
+    with whole_file(path) as file:
+        file.write(content)
+    return path
+
+
+def export_bytes(
+    model: LangevinAlgorithm,
+    format: Format,
+    deterministic: bool,
+    vec_normalize: VecNormalize | bool,
+    precision: Precision,
+    n_observations: int,
+) -> tuple[bytes, PolicyModule]:
+    """
+    :func:`export` without a file.
+
+    :return: what is to be written, checked, and the module that was exported
+    """
+    for name, value, allowed in (("format", format, get_args(Format)), ("precision", precision, get_args(Precision))):
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r} is unknown: pass one of {', '.join(map(repr, allowed))}.")
+    check_flag("deterministic", deterministic)
+    check_count("n_observations", n_observations, low=2)
+    if format == "onnx":
+        require("onnx", "onnxscript", "onnxruntime")
+    if model.policy.chains.bfloat16 and not deterministic:
+        raise ValueError(
+            "bfloat16_chain=True cannot be exported with noise as an input, as its rounding differs between machines: "
+            "pass bfloat16_chain=False to load, or deterministic=True, whose chain is none of bfloat16."
+        )
+    module = PolicyModule(model.policy, deterministic, statistics_of(model, vec_normalize), precision)
+    try:
+        with th.no_grad(), _quiet():
+            content = _CONVERTERS[format](module, type(model).__name__)
+        parity = measure_parity(ExportedPolicy(content, format), module, model, n_observations)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"format={format!r} with precision={precision!r} does not take this policy ({reason}): try another format, "
+            "the other precision, or networks of plain tensor operations."
+        ) from error
+    check_parity(parity, module)
+    return content, module
+
+
+def statistics_of(model: LangevinAlgorithm, vec_normalize: VecNormalize | bool) -> VecNormalize | None:
+    """
+    :param model: a model
+    :param vec_normalize: as :func:`export` takes it
+    :return: the normalisation to apply, if any
+    :raises ValueError: if there is none where the model's own is asked for
+    :raises TypeError: for values of the wrong type
+    """
+    if isinstance(vec_normalize, VecNormalize):
+        return vec_normalize
+    check_flag("vec_normalize", vec_normalize)
+    if not vec_normalize:
+        return None
+    own = model.get_vec_normalize_env()
+    if own is None:
+        raise ValueError(
+            "vec_normalize=True, but the model has no VecNormalize: call model.set_env with environments in one, pass "
+            "the VecNormalize itself, or leave it out if the model was trained without."
+        )
+    return own
+
+
+def _dynamic_shapes(module: PolicyModule) -> tuple[Any, ...]:
+    batch = th.export.Dim("batch", min=1)
+    observations: Any = {0: batch}
+    if isinstance(module.observation_space, spaces.Dict):
+        observations = {key: {0: batch} for key in module.observation_space.spaces}
+    return (observations,) if module.deterministic else (observations, {0: batch}, {1: batch})
+
+
+def _exported_program(module: PolicyModule) -> th.export.ExportedProgram:
+    example = module.example(2)  # sizes of 0 and 1 are taken for constants
+    program = th.export.export(module, example, dynamic_shapes=_dynamic_shapes(module))
+    for node in program.graph.nodes:  # where our code lies is nobody's business
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def _to_torch_export(module: PolicyModule, algorithm: str) -> bytes:
+    buffer = io.BytesIO()
+    th.export.save(_exported_program(module), buffer, extra_files=_about(module, algorithm))
+    return buffer.getvalue()
+
+
+def _to_torchscript(module: PolicyModule, algorithm: str) -> bytes:
+    if module.gradient is not None:
+        raise ValueError("the critic's action-gradient has no closed form, and its operations cannot be traced")
+    # Where tracing takes the size of the batch for a constant, one row can still be broadcast to others
+    traced = th.jit.freeze(th.jit.trace(module, module.example(1), check_trace=False))  # type: ignore[no-untyped-call]
+    buffer = io.BytesIO()
+    th.jit.save(traced, buffer, _extra_files=_about(module, algorithm))
+    return buffer.getvalue()
+
+
+def _to_onnx(module: PolicyModule, algorithm: str) -> bytes:
+    names = list(module.inputs())
+    if "actions" in names:
+        raise ValueError("the observations' key 'actions' is the name of the output: rename it")
+    program = th.onnx.export(
+        _exported_program(module),
+        (),
+        dynamo=True,
+        opset_version=OPSET,
+        dynamic_shapes=_dynamic_shapes(module),
+        input_names=names,
+        output_names=["actions"],
+        # onnxscript takes a + 1e-8 for a, and with it the guard of normalised scores; runtimes optimise on their own
+        optimize=False,
+        verbose=False,
+    )
+    assert program is not None
+    program.model.producer_name, program.model.producer_version = "sb3_lql", sb3_lql.__version__
+    program.model.metadata_props.update(_about(module, algorithm))
+    proto = program.model_proto
+    for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        del part.metadata_props[:]  # how each operation came to be, which is most of a small file
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+def _about(module: PolicyModule, algorithm: str) -> dict[str, str]:
+    """What is written into a file for whoever finds it."""
+    return dict(
+        description="Observations to actions, by Langevin chains on a critic",
+        algorithm=algorithm,
+        sb3_lql=sb3_lql.__version__,
+        deterministic=str(module.deterministic),
+        precision=module.precision,
+        action_low=str(module.action_space.low.tolist()),
+        action_high=str(module.action_space.high.tolist()),
+    )
+
+
+_CONVERTERS: dict[Format, Callable[[PolicyModule, str], bytes]] = {
+    "onnx": _to_onnx,
+    "torchscript": _to_torchscript,
+    "torch-export": _to_torch_export,
+}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporters say of tracing, of themselves and of packages that nobody asked for."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,296 @@
+"""The ensemble of Q-networks and its gradient in the action."""
+
+import math
+from itertools import pairwise
+from typing import Any, cast
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BaseModel
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+from sb3_lql.langevin.sampler import ScoreFunction
+from sb3_lql.networks.activations import ValueAndDerivative, value_and_derivative
+from sb3_lql.networks.matrices import Matrix
+
+#: Size of the sinusoidal code of a noise level, and of the embedding made of it.
+LEVEL_DIM = 16
+
+
+class EnsembleLinear(nn.Module):
+    """
+    ``n_members`` independent linear layers, evaluated as one batched matrix product in the precision of its input.
+
+    Weights start as a normal truncated at two standard deviations of 1/sqrt(in_features), biases at zero.
+
+    :param n_members: size of the ensemble
+    :param in_features: input size
+    :param out_features: output size
+    """
+
+    def __init__(self, n_members: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(th.empty(n_members, in_features, out_features))
+        self.bias = nn.Parameter(th.zeros(n_members, 1, out_features))
+        std = 1.0 / math.sqrt(max(in_features, 1))
+        nn.init.trunc_normal_(self.weight, std=std, a=-2.0 * std, b=2.0 * std)
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        """
+        :param x: shape (n_members, batch, in_features), or (batch, in_features) for the same input to all
+        :return: shape (n_members, batch, out_features)
+        """
+        weight, bias = self.parameters_in(x.dtype)
+        x = x.expand(weight.shape[0], -1, -1)
+        return Matrix(weight).multiply(x, bias) if x.dtype == th.float64 else th.baddbmm(bias, x, weight)
+
+    def extra_repr(self) -> str:
+        """:return: the sizes, for ``print``"""
+        return "n_members={}, in_features={}, out_features={}".format(*self.weight.shape)
+
+    def parameters_in(self, dtype: th.dtype) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :param dtype: a floating point type
+        :return: weight and bias, in that type
+        """
+        return self.weight.to(dtype), self.bias.to(dtype)
+
+
+def sinusoidal_levels(n_levels: int, dim: int = LEVEL_DIM) -> th.Tensor:
+    """
+    Codes ``[sin(l f_0), ..., sin(l f_7), cos(l f_0), ..., cos(l f_7)] / sqrt(dim)`` of the levels l = 0 ... n_levels-1,
+    with ``f_j = 10000**(-j / (dim / 2))``.
+
+    :param n_levels: number of noise levels
+    :param dim: size of a code, even
+    :return: float32 tensor of shape (n_levels, dim)
+    """
+    half = dim // 2
+    frequencies = 10000.0 ** (-th.arange(half, dtype=th.float64) / half)
+    angles = th.arange(n_levels, dtype=th.float64)[:, None] * frequencies
+    return (th.cat([angles.sin(), angles.cos()], dim=1) / math.sqrt(dim)).float()
+
+
+class LevelEncoder(nn.Module):
+    """
+    Embeds all noise levels, for each critic its own way: sinusoidal code, Linear(16, 32), Mish, Linear(32, 16).
+
+    :param n_critics: size of the ensemble
+    :param n_levels: number of noise levels
+    """
+
+    #: Sinusoidal codes, shape (n_levels, 16).
+    codes: th.Tensor
+
+    def __init__(self, n_critics: int, n_levels: int) -> None:
+        super().__init__()
+        self.register_buffer("codes", sinusoidal_levels(n_levels), persistent=False)
+        self.net = nn.Sequential(
+            EnsembleLinear(n_critics, LEVEL_DIM, 2 * LEVEL_DIM),
+            nn.Mish(),
+            EnsembleLinear(n_critics, 2 * LEVEL_DIM, LEVEL_DIM),
+        )
+
+    def forward(self, dtype: th.dtype = th.float32) -> th.Tensor:
+        """
+        :param dtype: in which to compute
+        :return: embeddings of all levels, shape (n_critics, n_levels, 16)
+        """
+        embeddings: th.Tensor = self.net(self.codes.to(dtype))
+        return embeddings
+
+
+class EnsembleCritic(BaseModel):
+    """
+    Q(s, a) or, when noise-conditioned, Q(s, a, sigma_l): ``n_critics`` networks on top of one features extractor.
+
+    The networks' input is ``[features, action, level embedding]``.
+
+    :param observation_space: observation space
+    :param action_space: action space
+    :param net_arch: sizes of the hidden layers; empty for a Q linear in its input
+    :param features_extractor: network that turns observations into features
+    :param features_dim: number of features
+    :param activation_fn: makes the activation after each hidden layer; parameters it has are shared by the critics
+    :param normalize_images: divide images by 255
+    :param n_critics: number of Q-networks
+    :param n_noise_levels: number of noise levels ``L``; ``None`` for a critic without noise conditioning
+    """
+
+    features_extractor: BaseFeaturesExtractor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        net_arch: list[int],
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        activation_fn: type[nn.Module] = nn.Mish,
+        normalize_images: bool = True,
+        n_critics: int = 2,
+        n_noise_levels: int | None = None,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor=features_extractor,
+            normalize_images=normalize_images,
+        )
+        self.n_critics = n_critics
+        self.n_noise_levels = n_noise_levels
+        self.level_encoder = None if n_noise_levels is None else LevelEncoder(n_critics, n_noise_levels)
+        level_dim = 0 if n_noise_levels is None else LEVEL_DIM
+        #: Sizes of the three parts of the networks' input.
+        self.input_parts = [features_dim, get_action_dim(action_space), level_dim]
+        sizes = [sum(self.input_parts), *net_arch, 1]
+        self.layers = nn.ModuleList(
+            EnsembleLinear(n_critics, size_in, size_out) for size_in, size_out in pairwise(sizes)
+        )
+        self.activations = nn.ModuleList(activation_fn() for _ in net_arch)
+
+    def features(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        :param obs: observations
+        :return: features, shape (batch, features_dim)
+        """
+        return self.extract_features(_counted_from_zero(obs, self.observation_space), self.features_extractor)
+
+    def forward(self, obs: PyTorchObs, actions: th.Tensor, noise_level: th.Tensor | int | None = None) -> th.Tensor:
+        """
+        :param obs: observations
+        :param actions: actions in [-1, 1], shape (batch, action_dim)
+        :param noise_level: 0 (sigma_max) ... L-1 (sigma_min, the default), int tensor of shape (batch,) or one int
+        :return: Q-values, shape (n_critics, batch, 1)
+        :raises ValueError: if a noise level is given to a critic that has none
+        """
+        return self.q_values(self.features(obs), actions, noise_level)
+
+    def q_values(
+        self, features: th.Tensor, actions: th.Tensor, noise_level: th.Tensor | int | None = None
+    ) -> th.Tensor:
+        """
+        The same as :meth:`forward`, from features.
+
+        :param features: shape (batch, features_dim)
+        :param actions: actions in [-1, 1], shape (batch, action_dim)
+        :param noise_level: as in :meth:`forward`
+        :return: Q-values, shape (n_critics, batch, 1)
+        """
+        inputs = th.cat([features, actions], dim=1).expand(self.n_critics, -1, -1)
+        embedding = self._embed(noise_level, actions)
+        x = inputs if embedding is None else th.cat([inputs, embedding], dim=2)
+        for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
+            x = activation(layer(x))
+        q_values: th.Tensor = self.layers[-1](x)
+        return q_values
+
+    @property
+    def has_closed_form_gradient(self) -> bool:
+        """Whether :meth:`action_gradient` needs no autograd: the layers and activations are those that it knows."""
+        return (
+            type(self).q_values is EnsembleCritic.q_values
+            and all(type(layer) is EnsembleLinear for layer in self.layers)
+            and all(value_and_derivative(activation) is not None for activation in self.activations)
+        )
+
+    @property
+    def exact_dtype(self) -> th.dtype:
+        """The most precise that the networks can compute in: float64, or float32 for a few devices and modules."""
+        casts = type(self).q_values is EnsembleCritic.q_values and all(type(x) is EnsembleLinear for x in self.layers)
+        float32_only = any(True for _ in self.activations.parameters()) or self.device.type == "mps"
+        return th.float64 if casts and not float32_only else th.float32
+
+    def action_gradient(self, features: th.Tensor, bfloat16: bool = False) -> ScoreFunction:
+        """
+        The gradient of the sum of all critics in the action, to be called at many actions for the same features. It is
+        computed in their precision.
+
+        Whatever does not depend on the action is computed here, once for a whole chain. The gradient itself needs
+        no graph where it has a closed form, and is left to :func:`torch.func.grad` elsewhere.
+
+        :param features: shape (batch, features_dim)
+        :param bfloat16: multiply the hidden layers in bfloat16, where the gradient has a closed form
+        :return: function of (actions, noise level) to gradients, both of shape (batch, action_dim)
+        """
+        if not self.has_closed_form_gradient:
+            return self._autograd_action_gradient(features)
+
+        first, *hidden = cast(list[EnsembleLinear], list(self.layers))
+        derivatives = [cast(ValueAndDerivative, value_and_derivative(activation)) for activation in self.activations]
+        dtype = features.dtype
+        first_weight, first_bias = first.parameters_in(dtype)
+        state_weight, action_weight, level_weight = th.split(first_weight, self.input_parts, dim=1)
+        from_state = Matrix(state_weight).multiply(features.expand(self.n_critics, -1, -1), first_bias)
+        from_level = None if self.level_encoder is None else th.bmm(self.level_encoder(dtype), level_weight)
+        if not hidden:
+            return lambda actions, noise_level: action_weight.mT.sum(dim=0).expand_as(actions)
+        # The products with actions are small, and the last levels' steps too: they are never of bfloat16
+        action_matrix = Matrix(action_weight)
+        weights, biases = zip(*(layer.parameters_in(dtype) for layer in hidden), strict=True)
+        matrices = [Matrix(weight, bfloat16) for weight in weights[:-1]]
+        last_weight = weights[-1].mT
+
+        def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
+            constant = from_state if from_level is None else from_state + from_level[:, noise_level, None]
+            x = action_matrix.multiply(actions.expand(self.n_critics, -1, -1), constant)
+            slopes = []
+            for index, derivative in enumerate(derivatives):
+                value, slope = derivative(x)
+                slopes.append(slope)
+                if index < len(matrices):  # the Q-value itself is not needed
+                    x = matrices[index].multiply(value, biases[index])
+            # Backwards from dQ/dx of the last layer, which is its weight, through slopes and weights to the action
+            backward = last_weight * slopes.pop()
+            for slope, weight in zip(reversed(slopes), reversed(matrices), strict=True):
+                backward = weight.multiply_transposed(backward) * slope
+            return action_matrix.multiply_transposed(backward).sum(dim=0)
+
+        return gradient
+
+    def _autograd_action_gradient(self, features: th.Tensor) -> ScoreFunction:
+        def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
+            level = None if self.level_encoder is None else noise_level
+            # func.grad works where autograd is switched off, as it is in predict
+            result: th.Tensor = th.func.grad(lambda a: self.q_values(features, a, level).sum())(actions)
+            return result
+
+        return gradient
+
+    def _embed(self, noise_level: th.Tensor | int | None, actions: th.Tensor) -> th.Tensor | None:
+        """:return: for each action, shape (n_critics, batch, 16), or ``None`` without noise conditioning"""
+        if self.level_encoder is None:
+            if noise_level is not None:
+                raise ValueError(
+                    f"noise_level={noise_level} was given to a critic without noise conditioning: leave it out, or "
+                    "use NCLQL."
+                )
+            return None
+        embeddings: th.Tensor = self.level_encoder(actions.dtype)
+        if isinstance(noise_level, th.Tensor):
+            return embeddings[:, noise_level]
+        level = embeddings.shape[1] - 1 if noise_level is None else noise_level
+        # Not len(actions), which exporters would take for a constant
+        return embeddings[:, level, None].expand(-1, actions.shape[0], -1)
+
+
+def _counted_from_zero(obs: PyTorchObs, space: spaces.Space[Any]) -> PyTorchObs:
+    """
+    :param obs: observations
+    :param space: what they are of
+    :return: the same, with those of ``Discrete`` and ``MultiDiscrete`` less their ``start``: SB3's one-hot code takes
+        them as if they began at zero
+    """
+    if isinstance(obs, dict):
+        assert isinstance(space, spaces.Dict)
+        return {key: cast(th.Tensor, _counted_from_zero(part, space[key])) for key, part in obs.items()}
+    if isinstance(space, spaces.Discrete) and space.start != 0:
+        return obs.long() - int(space.start)
+    if isinstance(space, spaces.MultiDiscrete) and np.any(space.start):
+        # Column by column: a tensor of the starts would have to be copied to the device, which no recording can
+        return th.stack([obs[:, index].long() - int(start) for index, start in enumerate(space.start)], dim=1)
+    return obs

@@ -1,0 +1,1 @@
+"""Files: models, replay buffers and whole trainings."""

@@ -1,0 +1,72 @@
+"""The states of all that draws random numbers in a training."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_lql.collecting.workers import are_idle
+
+#: Seconds to wait for environments that were interrupted in the middle of a step.
+PATIENCE = 2.0
+
+
+def random_states() -> dict[str, Any]:
+    """
+    :return: the states of Python's, NumPy's and PyTorch's generators, from which minibatches and chains are drawn
+    """
+    cuda = th.cuda.get_rng_state_all() if th.cuda.is_available() else []
+    return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": th.get_rng_state(), "cuda": cuda}
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """
+    :param states: what :func:`random_states` has returned
+    """
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    th.set_rng_state(states["torch"])
+    # The process that goes on may find fewer devices
+    th.cuda.set_rng_state_all(states["cuda"][: th.cuda.device_count()])
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """What is drawn within does not change what is drawn afterwards."""
+    states = random_states()
+    try:
+        yield
+    finally:
+        set_random_states(states)
+
+
+def training_states(model: OffPolicyAlgorithm) -> dict[str, Any]:
+    """
+    :param model: a model with its environments
+    :return: :func:`random_states`, and those of its action space and of the environments that can be asked
+    """
+    assert model.env is not None
+    try:
+        envs = model.env.get_attr("np_random") if are_idle(model.env, PATIENCE) else None
+    except Exception:  # of environments that are dead, closed, or of another kind: they will begin with other draws
+        envs = None
+    return random_states() | {"actions": model.action_space.np_random.bit_generator.state, "envs": envs}
+
+
+def set_training_states(model: OffPolicyAlgorithm, states: dict[str, Any]) -> None:
+    """
+    :param model: a model with its environments
+    :param states: what :func:`training_states` has returned
+    """
+    assert model.env is not None
+    if states["envs"] is not None:
+        # A seed that they were given takes effect at the first reset, which statistics of observations must not notice
+        model.env.unwrapped.reset()
+        for index, generator in enumerate(states["envs"]):
+            model.env.set_attr("np_random", generator, indices=index)
+    model.action_space.np_random.bit_generator.state = states["actions"]
+    set_random_states(states)

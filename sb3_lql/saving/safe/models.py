@@ -1,0 +1,234 @@
+"""Models in files that hold tensors and JSON, and no code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_lql.common.compatibility import check_observation_space
+from sb3_lql.common.files import with_suffix
+from sb3_lql.common.validation import check_action_space, check_number
+from sb3_lql.engine.model import LangevinModel
+from sb3_lql.saving.normalization import (
+    check_spaces_within,
+    in_normalization,
+    set_statistics,
+    without_environments,
+)
+from sb3_lql.saving.safe.arguments import argument_names, check_noise, decode_arguments, encode_arguments
+from sb3_lql.saving.safe.files import fields, read_file, write_file
+from sb3_lql.saving.safe.networks import check_sizes, check_weights, policy_on_meta
+from sb3_lql.saving.safe.normalization_settings import decode_normalization, encode_normalization
+from sb3_lql.saving.safe.optimizer import check_options, decode_optimizer, encode_optimizer, load_optimizer
+from sb3_lql.saving.safe.spaces import decode_space, encode_space
+from sb3_lql.saving.safe.values import Decoder, check_integer
+
+SelfLangevin = TypeVar("SelfLangevin", bound=LangevinModel)
+
+#: Version of what the JSON says.
+FORMAT = 1
+#: What it says.
+ENTRIES = (
+    *("format", "algorithm", "policy_class", "observation_space", "action_space", "n_envs", "arguments", "counters"),
+    *("progress_remaining", "optimizer", "normalization"),
+)
+#: Attributes from which learning goes on.
+COUNTERS = ("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_episode_num", "_n_updates")
+#: Most environments that a file may say a model had.
+MAX_ENVS = 100_000
+#: Characters of an error that are worth reading, where a file is quoted in it.
+_LONGEST_ERROR = 500
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """A file, checked."""
+
+    #: With arguments, spaces and counters, but neither networks nor replay buffer.
+    model: Any
+    #: State dict of the policy.
+    weights: dict[str, th.Tensor]
+    #: State by index of the parameter, and options of each group.
+    optimizer: tuple[dict[int, dict[str, th.Tensor]], list[dict[str, Any]]]
+    #: Settings and statistics of ``VecNormalize``.
+    normalization: tuple[dict[str, Any], dict[str, np.ndarray]] | None
+
+
+def save_safe(model: LangevinModel, path: str | Path) -> None:
+    """
+    Save a model as tensors and JSON: all that acting and further learning take, but not the replay buffer. What is code
+    (a schedule or a network of one's own) is left out, and asked for when the file is loaded.
+
+    :param model: the model
+    :param path: name of the file, to which ".safetensors" is added where it has no suffix
+    :raises ValueError: if the model could not be loaded from such a file; then there is none
+    """
+    path = with_suffix(path, ".safetensors")
+    custom: dict[str, Any] = {}
+    tensors: dict[str, th.Tensor] = {f"policy.{name}": value for name, value in model.policy.state_dict().items()}
+    document = {
+        "format": FORMAT,
+        "algorithm": type(model).__name__,
+        "policy_class": _policy_alias(model, custom),
+        "observation_space": encode_space("observation_space", model.observation_space, tensors),
+        "action_space": encode_space("action_space", model.action_space, tensors),
+        "n_envs": model.n_envs,
+        "arguments": encode_arguments(model, custom),
+        "counters": {name: int(getattr(model, name)) for name in COUNTERS},
+        "progress_remaining": float(model._current_progress_remaining),
+        "optimizer": encode_optimizer(model.policy.optimizer, tensors),
+        "normalization": encode_normalization(model.get_vec_normalize_env(), tensors),
+    }
+    # Neither views of one storage nor anything of a GPU
+    tensors = {name: value.detach().cpu().clone(memory_format=th.contiguous_format) for name, value in tensors.items()}
+    with _naming(f"{path} was not written, since nobody could load it"):
+        _decode(type(model), document, dict(tensors), Decoder(custom | dict(verbose=0)), "cpu")
+    write_file(path, document, tensors)
+
+
+def load_safe(
+    cls: type[SelfLangevin],
+    path: str | Path,
+    env: GymEnv | str | None = None,
+    device: th.device | str = "auto",
+    custom_objects: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> SelfLangevin:
+    """
+    Load a model from a file of :func:`save_safe`. The file may be anybody's: nothing in it is run, it opens no other
+    file, and what it asks for is checked before memory is taken.
+
+    :param cls: the model's class
+    :param path: name of the file
+    :param env: environments to go on learning in, or their id; put into a ``VecNormalize`` with the file's statistics
+        if it has some, or given them if they are in one. ``None`` to act only: on observations that
+        ``get_vec_normalize_env()`` has normalised, then, which keeps the statistics until there are environments
+    :param device: where to compute
+    :param custom_objects: the code that the file lacks, by name: ``policy_class``, an argument such as
+        ``learning_rate``, or a part of one such as ``"policy_kwargs.features_extractor_class"``
+    :param kwargs: arguments of the constructor to change, as in ``load``
+    :return: the model
+    :raises FileNotFoundError: if there is no such file
+    :raises ValueError: if the file is damaged, dishonest, of another class or of other environments, or if it lacks
+        code that ``custom_objects`` does not supply
+    :raises TypeError: for ``kwargs`` that are no arguments
+    """
+    changeable = {*argument_names(cls), "tensorboard_log"}
+    if unknown := sorted(kwargs.keys() - changeable):
+        raise TypeError(f"load_safe: {cls.__name__} has no argument {unknown[0]!r} to change; leave it out.")
+    path = with_suffix(path, ".safetensors")
+    with _naming(f"{path} cannot be loaded as a model of {cls.__name__}"):
+        decoder = Decoder((custom_objects or {}) | kwargs)
+        contents = _decode(cls, *read_file(path), decoder, device)
+        if unused := sorted(set(custom_objects or {}) - decoder.used):
+            raise ValueError(f"custom_objects has {unused}, which the file has no place for: leave them out")
+        model: SelfLangevin = contents.model
+        _set_env(model, env, contents)
+        model._setup_model()
+        model.policy.load_state_dict(contents.weights)
+        load_optimizer(model.policy.optimizer, *contents.optimizer)
+        return model
+
+
+def algorithm_of(path: str | Path) -> str:
+    """
+    :param path: name of a file of :func:`save_safe`
+    :return: name of the class whose model it says it holds
+    :raises FileNotFoundError: if there is no such file
+    :raises ValueError: if it is damaged or dishonest
+    """
+    path = with_suffix(path, ".safetensors")
+    with _naming(f"{path} cannot be loaded"):
+        return str(fields("model", read_file(path)[0], list(ENTRIES))["algorithm"])
+
+
+def _decode(
+    model_class: type[Any],
+    document: dict[str, Any],
+    tensors: dict[str, th.Tensor],
+    decoder: Decoder,
+    device: th.device | str,
+) -> _Contents:
+    """
+    Check all that a file says. The networks are built without memory first, and compared with its tensors.
+
+    :param tensors: those of the file, which are removed
+    """
+    fields("model", document, list(ENTRIES))
+    if type(document["format"]) is not int or document["format"] != FORMAT:
+        raise ValueError(f"its format is not {FORMAT}: load it with the version of sb3_lql that wrote it")
+    if document["algorithm"] != model_class.__name__:
+        raise ValueError(f"it holds a model of {document['algorithm']!r}, not of {model_class.__name__}: use its class")
+    policy = decoder.decode("policy_class", document["policy_class"])
+    if isinstance(policy, str) and policy not in model_class.policy_aliases:
+        raise ValueError(f"policy_class={policy!r} is none of {', '.join(model_class.policy_aliases)}")
+    arguments = decode_arguments(model_class, document["arguments"], decoder)
+    if "tensorboard_log" in decoder.replacements:  # never the file's
+        arguments["tensorboard_log"] = decoder.decode("tensorboard_log", None)
+    model = model_class(policy, env=None, device=device, _init_setup_model=False, **arguments)
+    for name in ("observation_space", "action_space"):
+        setattr(model, name, decode_space(name, document[name], tensors))
+    check_action_space(model.action_space)
+    check_observation_space(model.observation_space)
+    check_noise(model.action_noise, model.action_space.shape)
+    model.n_envs = check_integer("n_envs", document["n_envs"], 1, MAX_ENVS)
+    for name, value in fields("counters", document["counters"], list(COUNTERS)).items():
+        setattr(model, name, check_integer(name, value))
+    progress = Decoder({}).decode("progress_remaining", document["progress_remaining"])
+    model._current_progress_remaining = check_number("progress_remaining", progress, high=1.0)
+    model._check_arguments()
+
+    shapes = policy_on_meta(model, len(tensors))
+    optimizer_kwargs = model.policy_kwargs.get("optimizer_kwargs") or {}
+    check_options("policy_kwargs.optimizer_kwargs", type(shapes.optimizer), optimizer_kwargs)
+    optimizer = decode_optimizer(shapes.optimizer, document["optimizer"], tensors)
+    normalization = decode_normalization(document["normalization"], tensors, model.observation_space)
+    weights = check_weights(shapes.state_dict(), tensors)
+    check_sizes(model, shapes, decoder.replacements)
+    return _Contents(model, weights, optimizer, normalization)
+
+
+def _set_env(model: Any, env: GymEnv | str | None, contents: _Contents) -> None:
+    """Let the model learn in ``env``, if there is one; else keep what was learned of its observations and rewards."""
+    if env is None:
+        if contents.normalization is not None:  # where SB3 has it, whose save leaves it out and whose set_env resets it
+            model._vec_normalize_env = without_environments(
+                model.observation_space, model.action_space, *contents.normalization
+            )
+        return
+    several: VecEnv = model._wrap_env(env, model.verbose)
+    check_spaces_within(several)
+    if contents.normalization is not None:
+        several = in_normalization(several, *contents.normalization)
+    model.n_envs = several.num_envs
+    model.set_env(several)
+    if contents.normalization is not None:  # of a user's VecNormalize, nothing changes before it is known to fit
+        set_statistics(several, *contents.normalization)
+
+
+def _policy_alias(model: LangevinModel, custom: dict[str, Any]) -> Any:
+    for alias, policy_class in model.policy_aliases.items():
+        if policy_class is model.policy_class:
+            return alias
+    custom["policy_class"] = model.policy_class
+    return {"$custom": "policy_class"}
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Whatever goes wrong with a file ends in one kind of error, which names it."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: "
+        text = str(error).rstrip(".")
+        text = text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}..."
+        raise ValueError(f"{what}: {kind}{text}.") from error
