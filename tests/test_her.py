@@ -61,7 +61,7 @@ def test_n_step_returns_use_their_own_buffer_and_discounts(algorithm: Any, tiny:
     samples = model.replay_buffer._get_samples(np.arange(10))
     assert samples.discounts is not None
     assert samples.discounts.tolist() == [[0.5**3]] * 10
-    target, _ = model._td_target(samples)
+    target = model._backup(samples, model._next_actions(samples))
     rewards = th.as_tensor(model.replay_buffer.rewards[:, 0])
     returns = sum(0.5**k * rewards[k : k + 10, None] for k in range(3))
     th.testing.assert_close(target, 0.1 * returns + 0.5**3 * 7.0)

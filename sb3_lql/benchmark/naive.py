@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_lql.common.scaling import scale_from_unit
-from sb3_lql.engine.algorithm import LangevinAlgorithm
+from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.networks.critics import EnsembleCritic, EnsembleLinear, sinusoidal_levels
 
 

@@ -194,7 +194,7 @@ def _chain(model: LQL | NCLQL, obs: th.Tensor) -> Callable[[], th.Tensor]:
 
     @th.no_grad()
     def chain() -> th.Tensor:
-        return model.policy.chains.actions(features, *model.policy.chains.draw(features))
+        return model.policy.act(features, *model.policy.draw(features))
 
     return chain
 

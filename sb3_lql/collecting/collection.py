@@ -7,10 +7,11 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_lql.collecting.checked_env import CheckedVecEnv
@@ -18,12 +19,13 @@ from sb3_lql.collecting.interrupts import sigterm_interrupts
 from sb3_lql.collecting.threads import threads_for
 from sb3_lql.collecting.workers import abandon_step
 from sb3_lql.common.buffers import end_episodes, n_stored
+from sb3_lql.common.compatibility import check_wrappers
 from sb3_lql.common.validation import LARGEST_REWARD, check_number
 
-SelfCollectingAlgorithm = TypeVar("SelfCollectingAlgorithm", bound="CollectingAlgorithm")
+SelfCollecting = TypeVar("SelfCollecting", bound="CollectionMixin")
 
 
-class CollectingAlgorithm(OffPolicyAlgorithm):
+class CollectionMixin(OffPolicyAlgorithm):
     """
     SB3's off-policy collection, without a second random warm-up when a trained model goes on learning: SB3 would act
     randomly for another ``learning_starts`` steps and update nothing meanwhile.
@@ -57,15 +59,22 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         self.__dict__["learning_starts"] = value
         self._learning_starts_shift = 0
 
+    @staticmethod
+    def _wrap_env(env: GymEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """SB3's, for ``load`` and ``set_env``: an environment's id serves them as it does the constructor."""
+        wrapped = OffPolicyAlgorithm._wrap_env(maybe_make_env(env, verbose), verbose, monitor_wrapper)
+        check_wrappers(wrapped)
+        return wrapped
+
     def learn(
-        self: SelfCollectingAlgorithm,
+        self: SelfCollecting,
         total_timesteps: float,
         callback: MaybeCallback = None,
         log_interval: int | None = 4,
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> SelfCollectingAlgorithm:
+    ) -> SelfCollecting:
         """
         SB3's ``learn``. A model that was trained before acts with its critic from the first step, and its updates go
         on once the replay buffer holds ``learning_starts`` transitions.
@@ -223,9 +232,6 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     ) -> tuple[np.ndarray, np.ndarray]:
         warm_up = 0 if self._n_updates > 0 else learning_starts
         return super()._sample_action(warm_up, action_noise, n_envs)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_learning_starts_shift", "_learning", "_postponed", "_checked_env"]
 
 
 @runtime_checkable

@@ -7,15 +7,15 @@ from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import VectorizedActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
-from sb3_lql.collecting.collection import CollectingAlgorithm
 from sb3_lql.common.buffer_layout import with_n_envs
 from sb3_lql.common.buffers import Float32NStepReplayBuffer, default_replay_buffer_class
 from sb3_lql.common.memory import check_buffer_fits
 
 
-class BufferedAlgorithm(CollectingAlgorithm):
+class ReplayMixin(OffPolicyAlgorithm):
     """SB3's off-policy collection, with a replay buffer that is made when something is to be stored or sampled."""
 
     #: Whether the replay buffer's class was left to be chosen.

@@ -117,10 +117,11 @@ def check_policy(policy: Any, aliases: dict[str, type[BasePolicy]], base: type[B
         )
 
 
-def check_policy_kwargs(policy_kwargs: dict[str, Any], use_sde: Any) -> None:
+def check_policy_kwargs(policy_kwargs: dict[str, Any], use_sde: Any, taken: Iterable[str]) -> None:
     """
     :param policy_kwargs: as a user passed them
     :param use_sde: likewise
+    :param taken: arguments of the policy that the algorithm sets
     :raises ValueError: if gSDE is asked for, or what the algorithm's own arguments say
     """
     for name, value in (("use_sde", use_sde), ("policy_kwargs['use_sde']", policy_kwargs.get("use_sde", False))):
@@ -129,8 +130,23 @@ def check_policy_kwargs(policy_kwargs: dict[str, Any], use_sde: Any) -> None:
                 f"{name}={value!r} is not supported: gSDE perturbs the weights of an actor, and there is no actor. "
                 "Leave it out; the chain's own noise explores, and action_noise can add to it."
             )
-    for name in {"sampler", "n_action_samples", "bfloat16_chain"} & policy_kwargs.keys():
-        raise ValueError(f"policy_kwargs[{name!r}] is the algorithm's to set: pass its own arguments instead.")
+    for name in policy_kwargs.keys() & set(taken):
+        raise ValueError(f"policy_kwargs[{name!r}] is set by the algorithm: pass its own arguments instead.")
+
+
+def check_arguments_known(algorithm: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """
+    :param algorithm: name of the class
+    :param given: names of the arguments that it was given
+    :param known: names of those that it takes
+    :raises TypeError: if one is unknown
+    """
+    unknown = sorted(set(given) - set(known))
+    check_foreign_arguments(algorithm, unknown)
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "leave it out."
+        raise TypeError(f"{algorithm} got an unexpected keyword argument {unknown[0]!r}: {hint}")
 
 
 def check_foreign_arguments(algorithm: str, names: Iterable[str]) -> None:

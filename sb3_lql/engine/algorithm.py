@@ -1,170 +1,352 @@
-"""The one off-policy loop of LQL and NC-LQL."""
+"""The engine: off-policy learning of critics by TD, around which an algorithm hooks its mathematics."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
+from stable_baselines3 import HerReplayBuffer
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
-from stable_baselines3.common.utils import polyak_update
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import (
+    DictReplayBufferSamples,
+    GymEnv,
+    ReplayBufferSamples,
+    Schedule,
+    TrainFreq,
+    TrainFrequencyUnit,
+)
+from stable_baselines3.common.utils import get_parameters_by_name
 from torch.nn import functional as F
 
+from sb3_lql.common.compatibility import (
+    check_arguments_known,
+    check_observation_space,
+    check_policy,
+    check_policy_kwargs,
+)
+from sb3_lql.common.device_buffers import check_replay_buffer
+from sb3_lql.common.validation import (
+    check_action_space,
+    check_count,
+    check_flag,
+    check_off_policy_arguments,
+    check_positive,
+)
 from sb3_lql.engine.acceleration import GraphedFunction
-from sb3_lql.engine.guard import StepGuard, is_fused
-from sb3_lql.saving.copying import CopyableModel
+from sb3_lql.engine.arguments import DEFAULTS, OF_SB3, compose_signature
+from sb3_lql.engine.optimization import StepGuard, let_follow, prepare
+from sb3_lql.engine.policy import ChainPolicy, optimizer_attribute
+from sb3_lql.networks.critics import EnsembleCritic
+from sb3_lql.saving.copying import CopyingMixin
+from sb3_lql.saving.mixin import SavingMixin
+
+#: Updates that ``compile=None`` expects of a ``learn`` before it compiles, which takes the time of a thousand or two.
+UPDATES_WORTH_COMPILING = 10_000
+
+#: A minibatch.
+Batch = ReplayBufferSamples | DictReplayBufferSamples
 
 
-class LangevinAlgorithm(CopyableModel):
+class Loss(NamedTuple):
+    """What an update descends besides the TD loss."""
+
+    #: Under which it is logged.
+    name: str
+    #: The policy's optimiser that takes the step.
+    optimizer: str
+    #: Scalar, with its graph.
+    value: th.Tensor
+
+
+class ChainAlgorithm(SavingMixin, CopyingMixin):
     """
-    Off-policy TD learning of a critic whose Langevin chain is the policy.
+    Off-policy TD learning of critics, for a policy that turns draws into actions.
 
-    A subclass says which chain (:meth:`_make_sampler`) and what an update adds to the TD step
-    (:meth:`_auxiliary_step`). Its arguments are those of :class:`~sb3_lql.engine.model.LangevinModel`.
+    An algorithm says which actions its targets look at (:meth:`_next_actions`), what they are worth (:meth:`_backup`),
+    what else an update learns (:meth:`_after_td_step`) and what happens between updates (:meth:`_between_updates`).
+    Whatever it learns lives in its policy. Arguments that all algorithms share are those of
+    :class:`~sb3_lql.engine.arguments.SharedArguments`.
+
+    :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
+    :raises TypeError: for values of the wrong type, and unknown arguments
     """
+
+    #: Policy classes by name.
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {}
+    #: What policy classes derive from.
+    policy_base: ClassVar[type[BasePolicy]]
+    #: The shared arguments that are not passed.
+    defaults: ClassVar[dict[str, Any]] = DEFAULTS
+    #: Names of arguments that say every how many updates something is done, such as a delayed update.
+    delays: ClassVar[tuple[str, ...]] = ()
+
+    policy: ChainPolicy
+    #: The critic, which is the policy's.
+    critic: EnsembleCritic
+    #: The critic that targets come from, which is the policy's.
+    critic_target: EnsembleCritic
+    #: The environments' action space.
+    action_space: spaces.Box
+    reward_scale: float
+    target_update_interval: int
+    compile: bool | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        compose_signature(cls)
+
+    def __init__(
+        self,
+        policy: str | type[ChainPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule,
+        **kwargs: Any,
+    ) -> None:
+        check_arguments_known(type(self).__name__, kwargs, self.defaults)
+        arguments = {**self.defaults, **kwargs}
+        of_sb3 = {name: arguments.pop(name) for name in OF_SB3 & arguments.keys()}
+        init_setup_model = arguments.pop("_init_setup_model")
+        check_policy(policy, self.policy_aliases, self.policy_base)
+        if env is not None:
+            env = maybe_make_env(env, of_sb3["verbose"])
+            check_action_space(env.action_space)
+            check_observation_space(env.observation_space)
+        super().__init__(policy, env, learning_rate, sde_support=False, support_multi_env=True, **of_sb3)  # type: ignore[arg-type]
+        vars(self).update(arguments)
+        if init_setup_model:
+            self._setup_model()
+
+    # What an algorithm may override
+
+    @abstractmethod
+    def _next_actions(self, batch: Batch) -> th.Tensor:
+        """
+        :param batch: the minibatch
+        :return: actions at its next observations, in [-1, 1], shape (batch, action_dim)
+        """
+
+    def _backup(self, batch: Batch, next_actions: th.Tensor) -> th.Tensor:
+        """
+        ``reward_scale * r + gamma * min_k Q_target_k(s', a')``.
+
+        :param batch: the minibatch
+        :param next_actions: ``a'``, from :meth:`_next_actions`
+        :return: TD targets, shape (batch, 1)
+        """
+        next_q_values = self.critic_target(batch.next_observations, next_actions).amin(dim=0)
+        # For n-step returns, the discount is gamma ** n_steps
+        discounts = self.gamma if batch.discounts is None else batch.discounts
+        target: th.Tensor = self.reward_scale * batch.rewards + (1 - batch.dones) * discounts * next_q_values
+        return target
+
+    def _after_td_step(self, batch: Batch, q_values: th.Tensor) -> Iterator[Loss]:
+        """
+        The losses that an update descends after the TD step, each computed once the step before it was taken. Nothing
+        here may wait for the device.
+
+        :param batch: the minibatch
+        :param q_values: Q of that minibatch *before* the TD step, shape (n_critics, batch, 1), without gradient
+        :return: losses, with the optimisers that descend them
+        """
+        yield from ()
+
+    def _between_updates(self) -> None:
+        """What is done after each update and cannot be recorded as a CUDA graph; nothing by default."""
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        """What the policy is made with besides ``policy_kwargs``, by the algorithm's own arguments."""
+        return dict(n_action_samples=self.n_action_samples)
+
+    def _learning_rates(self) -> dict[str, float]:
+        """The learning rate of each optimiser; for all that of the schedule by default."""
+        return dict.fromkeys(self.policy.optimizers, float(self.lr_schedule(self._current_progress_remaining)))
+
+    def _update_constants(self) -> tuple[Any, ...]:
+        """The Python values besides the networks' shapes on which an update depends."""
+        due = (self._n_updates % getattr(self, name) == 0 for name in self.delays)
+        return self.gamma, self.reward_scale, *due, *self.policy.constants()
+
+    def _check_arguments(self) -> None:
+        """
+        Refuse bad values now rather than as a NaN an hour later: at construction, and those set later or by ``load``.
+
+        :raises ValueError: for values out of range
+        :raises TypeError: for values of the wrong type
+        """
+        check_off_policy_arguments(self)
+        check_positive("reward_scale", self.reward_scale)
+        for name in ("target_update_interval", "n_action_samples", *self.delays):
+            check_count(name, getattr(self, name))
+        if self.compile is not None:
+            check_flag("compile", self.compile)
+        check_flag("overlap_updates", self.overlap_updates)
+        check_replay_buffer(self.replay_buffer_class, self.replay_buffer_kwargs, self.n_steps)
+        if self.overlap_updates and issubclass(self.replay_buffer_class or ReplayBuffer, HerReplayBuffer):
+            raise ValueError(
+                "overlap_updates=True does not go with HerReplayBuffer, which asks the environments for rewards while "
+                "they are busy: leave it out."
+            )
+
+    # Construction
+
+    @property
+    def n_action_samples(self) -> int:
+        """Actions drawn per observation when acting; it may be changed at any time."""
+        # Stored under its own name, where SB3's save and load look for it
+        value: int = vars(self)["n_action_samples"]
+        return value
+
+    @n_action_samples.setter
+    def n_action_samples(self, value: int) -> None:
+        value = check_count("n_action_samples", value)
+        if hasattr(self, "policy"):
+            self.policy.n_action_samples = value
+        vars(self)["n_action_samples"] = value
+
+    def policy_arguments(self) -> dict[str, Any]:
+        """
+        :return: ``policy_kwargs``, and what else the policy is made with
+        :raises ValueError: if ``policy_kwargs`` holds what the algorithm sets
+        """
+        own = self._policy_arguments()
+        check_policy_kwargs(self.policy_kwargs, self.use_sde, own)
+        return {name: value for name, value in self.policy_kwargs.items() if name != "use_sde"} | own
 
     def _setup_model(self) -> None:
-        super()._setup_model()
+        # In place of SB3's, which makes a replay buffer for a model that only acts too, and takes all arguments of the
+        # policy from policy_kwargs: what a user reads, compares and saves there is what that user wrote
+        self._check_arguments()
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self._convert_train_freq()
+        self._choose_replay_buffer_class()
+        if self.env is not None:  # if memory is short, this is the moment to hear of it
+            self._provide_replay_buffer()
+        self.policy = self.policy_class(  # type: ignore[assignment]
+            self.observation_space,
+            self.action_space,
+            self.lr_schedule,
+            **self.policy_arguments(),
+        ).to(self.device)
+        self._create_aliases()
+        self._set_up_chains()
         self._guard = StepGuard(self.device)
+        self._logged: dict[str, th.Tensor] = {}
         # SB3 makes a logger when `learn` is called; `train` can be called by itself
         self._logger = Logger(folder=None, output_formats=[])
         self._graphed_update = GraphedFunction(self._update, self._update_state, self._update_constants)
 
-    def _auxiliary_step(
-        self,
-        replay_data: ReplayBufferSamples | DictReplayBufferSamples,
-        actions: th.Tensor,
-        q_values: th.Tensor,
-    ) -> dict[str, th.Tensor]:
-        """
-        What an update does after the TD step; nothing, unless a subclass says so.
+    def _create_aliases(self) -> None:
+        self.critic = self.policy.critic
+        self.critic_target = self.policy.critic_target
+        # Running means and variances of batch normalisation
+        self._batch_norm_stats = get_parameters_by_name(self.policy, ["running_"])
 
-        :param replay_data: the minibatch
-        :param actions: its actions, shape (batch, action_dim), float32
-        :param q_values: Q of that minibatch *before* the TD step, shape (n_critics, batch, 1), without gradient
-        :return: scalars to log, by name
-        """
-        return {}
+    def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self._set_up_chains(self._planned_updates(total_timesteps))
+        return super()._setup_learn(total_timesteps, *args, **kwargs)
+
+    def _set_up_chains(self, planned_updates: int = 0) -> None:
+        """Let chains be compiled and replayed as ``compile`` has it."""
+        self.policy.compiles = planned_updates >= UPDATES_WORTH_COMPILING if self.compile is None else self.compile
+        self.policy.use_cuda_graphs = self.compile is not False
+
+    def _planned_updates(self, total_timesteps: int) -> int:
+        """Updates in so many steps; none if that depends on the length of episodes."""
+        if self.gradient_steps < 0:
+            return total_timesteps
+        assert isinstance(self.train_freq, TrainFreq)
+        if self.train_freq.unit == TrainFrequencyUnit.EPISODE:
+            return 0
+        return total_timesteps // (self.train_freq.frequency * self.n_envs) * self.gradient_steps
+
+    # From a transition to an update
 
     def _train(self, gradient_steps: int, batch_size: int) -> None:
         self._check_arguments()
         self.policy.set_training_mode(True)
-        learning_rate = self.lr_schedule(self._current_progress_remaining)
-        update = self._graphed_update if self._prepare_optimizer(learning_rate) else self._update
+        rates = self._learning_rates()
+        wanted = self.device.type == GraphedFunction.DEVICE_TYPE and self.compile is not False
+        recordable = [prepare(optimizer, rates[name], wanted) for name, optimizer in self.policy.optimizers.items()]
+        update = self._graphed_update if all(recordable) else self._update
         self._guard.reset()
-        names: tuple[str, ...] = ()
+        names: list[tuple[str, ...]] = []
         rows: list[th.Tensor] = []
 
         for _ in range(gradient_steps):
-            replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             self._n_updates += 1
-            statistics = update(replay_data)
-            names = tuple(statistics)
-            rows.append(th.stack(list(statistics.values())))
+            logged = update(batch)
+            names.append(tuple(logged))
+            rows.append(th.stack(list(logged.values())))
             if self._n_updates % self.target_update_interval == 0:
-                self._update_target()
+                self._update_targets()
+            self._between_updates()
 
-        for row in self._guard.check(first_update=self._n_updates - gradient_steps + 1, also=rows):
-            for name, value in zip(names, row, strict=True):
+        fetched = self._guard.check(first_update=self._n_updates - gradient_steps + 1, also=rows)
+        for row_names, row in zip(names, fetched, strict=True):
+            for name, value in zip(row_names, row, strict=True):
                 self._logger.record_mean(f"train/{name}", value)
-        self._logger.record("train/learning_rate", learning_rate)
+        self._logger.record("train/learning_rate", rates["critic"])
         self._logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    def _prepare_optimizer(self, learning_rate: float) -> bool:
+    def _update(self, batch: Batch) -> dict[str, th.Tensor]:
         """
-        Set the learning rate.
+        One TD step (equation 6, or 8), and what the algorithm adds. Nothing in it waits for the device.
 
-        :return: whether updates may be recorded, which takes a GPU, the user's consent and an optimiser that is told on
-            the device what to do: its learning rate is a tensor then
-        """
-        optimizer = self.policy.optimizer
-        wanted = self.device.type == GraphedFunction.DEVICE_TYPE and self.compile is not False
-        recordable = wanted and is_fused(optimizer)
-        for group in optimizer.param_groups:
-            if "capturable" in group:
-                group["capturable"] = recordable
-            if not recordable:
-                group["lr"] = learning_rate
-                continue
-            device = group["params"][0].device  # with its index, unlike the model's
-            if isinstance(group["lr"], th.Tensor) and group["lr"].device == device:
-                group["lr"].fill_(learning_rate)
-            else:
-                group["lr"] = th.tensor(learning_rate, device=device)
-        return recordable
-
-    def _update_constants(self) -> tuple[Any, ...]:
-        """The Python values besides the network's shape on which an update depends."""
-        return self.gamma, self.reward_scale, *self.policy.chains.constants()
-
-    def _update_state(self) -> Iterator[th.Tensor]:
-        """The tensors besides the minibatch that an update reads and writes."""
-        optimizer = self.policy.optimizer
-        for group in optimizer.param_groups:
-            yield group["lr"]
-            for parameter in group["params"]:
-                yield parameter
-                yield from (value for value in optimizer.state[parameter].values() if isinstance(value, th.Tensor))
-        yield from self.critic_target.parameters()
-        yield from (*self.critic.buffers(), *self.critic_target.buffers(), *self.policy.sampler.buffers())
-        yield from self._guard.state()
-
-    def _update(self, replay_data: ReplayBufferSamples | DictReplayBufferSamples) -> dict[str, th.Tensor]:
-        """
-        One TD step (equation 6, or 8), and what the subclass adds. Nothing in it waits for the device.
-
-        :param replay_data: the minibatch
+        :param batch: the minibatch
         :return: scalars to log, by name
         """
         self._guard.begin_update()
         batch_norm_stats = [stat.clone() for stat in self._batch_norm_stats]
-        actions = replay_data.actions.float()
-        target_q_values, statistics = self._td_target(replay_data)
-        q_values = self.critic(replay_data.observations, actions)
+        self._logged = {}
+        with th.no_grad():
+            target = self._backup(batch, self._next_actions(batch))
+        q_values = self.critic(batch.observations, batch.actions.float())
         # Summed over critics: each has its own mean squared error
-        critic_loss = F.mse_loss(q_values, target_q_values.expand_as(q_values)) * len(q_values)
-        self._gradient_step("critic_loss", critic_loss)
-        auxiliary = self._auxiliary_step(replay_data, actions, q_values.detach())
+        self._descend(Loss("critic_loss", "critic", F.mse_loss(q_values, target.expand_as(q_values)) * len(q_values)))
+        self._log("q_mean", q_values.mean())
+        for loss in self._after_td_step(batch, q_values.detach()):
+            self._descend(loss)
         for stat, before in zip(self._batch_norm_stats, batch_norm_stats, strict=True):
             stat.copy_(th.where(self._guard.healthy > 0, stat, before))
-        statistics = {"critic_loss": critic_loss, "q_mean": q_values.mean(), **statistics, **auxiliary}
+        return self._logged
+
+    def _descend(self, loss: Loss) -> None:
+        """One step of an optimiser; see :class:`~sb3_lql.engine.optimization.StepGuard`."""
+        self._guard.step(self.policy.optimizers[loss.optimizer], loss.value, loss.name)
+        self._log(loss.name, loss.value)
+
+    def _log(self, name: str, value: th.Tensor) -> None:
+        """
+        Log the mean of a scalar over updates, as ``train/<name>``. It stays on the device until then.
+
+        :param name: what it is called
+        :param value: shape ()
+        """
         # A recording keeps what is returned, and would keep autograd's graph with it
-        return {name: value.detach() for name, value in statistics.items()}
+        self._logged[name] = value.detach()
 
-    @th.no_grad()
-    def _td_target(
-        self, replay_data: ReplayBufferSamples | DictReplayBufferSamples
-    ) -> tuple[th.Tensor, dict[str, th.Tensor]]:
-        """
-        ``reward_scale * r + gamma * min_k Q_target_k(s', a')`` with ``a'`` from the online critics' chain.
+    def _update_state(self) -> Iterator[th.Tensor]:
+        """The tensors besides the minibatch that an update reads and writes."""
+        for optimizer in self.policy.optimizers.values():
+            yield from (group["lr"] for group in optimizer.param_groups)
+            for state in optimizer.state.values():
+                yield from (value for value in state.values() if isinstance(value, th.Tensor))
+        yield from (*self.policy.parameters(), *self.policy.buffers(), *self._guard.state())
 
-        :param replay_data: the minibatch
-        :return: targets of shape (batch, 1), and scalars to log about the next actions
-        """
-        chain = self.policy.run_chain(self.critic.features(replay_data.next_observations))
-        next_q_values = self.critic_target(replay_data.next_observations, chain.actions).amin(dim=0)
-        # For n-step returns, the discount is gamma ** n_steps
-        discounts = self.gamma if replay_data.discounts is None else replay_data.discounts
-        target = self.reward_scale * replay_data.rewards + (1 - replay_data.dones) * discounts * next_q_values
-        return target, {
-            "score_norm": chain.score_norms.mean(),
-            "next_action_std": chain.actions.std(dim=0, correction=0).mean(),
-            "next_action_at_bound": (chain.actions.abs() >= 1.0).float().mean(),
-        }
-
-    def _gradient_step(self, name: str, loss: th.Tensor) -> None:
-        """One step of the optimiser, which TD and auxiliary losses share; see :class:`StepGuard`."""
-        self._guard.step(self.policy.optimizer, loss, name)
-
-    @th.no_grad()
-    def _update_target(self) -> None:
-        # The targets too stay as they are after a loss that was not finite. That makes tau a tensor, which SB3's
-        # polyak_update would fetch from the device
-        parameters, targets = _unshared(self.critic.parameters(), self.critic_target.parameters())
+    def _update_targets(self) -> None:
+        # They too stay as they are after a loss that was not finite. That makes tau a tensor, which SB3's polyak_update
+        # would fetch from the device
         tau = self.tau * self._guard.healthy
-        th._foreach_mul_(targets, 1.0 - tau)
-        th._foreach_add_(targets, list(th._foreach_mul(parameters, tau)))
-        polyak_update(*_unshared(self._batch_norm_stats, self._batch_norm_stats_target), 1.0)
+        for name, target in self.policy.targets.items():
+            let_follow(getattr(self.policy, name), target, tau)
 
     def q_value(self, observation: np.ndarray | dict[str, np.ndarray], action: np.ndarray) -> np.ndarray:
         """
@@ -195,14 +377,14 @@ class LangevinAlgorithm(CopyableModel):
         result: np.ndarray = q_values.cpu().numpy()
         return result if vectorized else result.squeeze(0)
 
+    # Saving
+
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_guard", "_graphed_update"]
+        names_of_parts = ["critic", "critic_target", "_batch_norm_stats"]
+        made_anew = ["_guard", "_graphed_update", "_logged"]
+        of_learn = ["_learning_starts_shift", "_learning", "_postponed", "_checked_env"]
+        return [*super()._excluded_save_params(), *names_of_parts, *made_anew, *of_learn]
 
-
-def _unshared(tensors: Iterable[th.Tensor], targets: Iterable[th.Tensor]) -> tuple[list[th.Tensor], list[th.Tensor]]:
-    """
-    Those of which the target is another tensor. Critics share what is passed in to both, such as a pretrained encoder
-    in ``features_extractor_kwargs``: it is its own target.
-    """
-    pairs = [(own, target) for own, target in zip(tensors, targets, strict=True) if own.data_ptr() != target.data_ptr()]
-    return [own for own, _ in pairs], [target for _, target in pairs]
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        optimizers = [f"policy.{optimizer_attribute(name)}" for name in self.policy.optimizers]
+        return ["policy", *optimizers], []

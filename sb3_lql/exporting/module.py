@@ -12,7 +12,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from sb3_lql.langevin.policies import LangevinPolicy, _fixed_starts
+from sb3_lql.engine.policy import fixed_starts
+from sb3_lql.langevin.policies import LangevinPolicy
 from sb3_lql.langevin.sampler import ScoreFunction
 from sb3_lql.networks.critics import EnsembleCritic
 
@@ -68,7 +69,7 @@ class PolicyModule(nn.Module):
         self.critic = _copy_critic(policy.critic, self.dtype)
         self.sampler = copy.deepcopy(policy.sampler).cpu().to(self.dtype)
         self.normalizers = _make_normalizers(vec_normalize, self.observation_space)
-        self.register_buffer("starts", _fixed_starts(self.n_action_samples, self.action_dim).to(self.dtype))
+        self.register_buffer("starts", fixed_starts(self.n_action_samples, self.action_dim).to(self.dtype))
         self._register_bounds()
         self.train(False)
         self.requires_grad_(False)

@@ -10,8 +10,8 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_lql.engine.algorithm import LangevinAlgorithm
 from sb3_lql.exporting.module import OBSERVATIONS, PolicyModule
+from sb3_lql.langevin.family import LangevinAlgorithm
 
 Format = Literal["onnx", "torchscript", "torch-export"]
 
@@ -156,7 +156,7 @@ def _model_actions(
         features = policy.critic.features(policy.obs_to_tensor(observations)[0]).to(policy.critic.exact_dtype)
         starts, noise = (th.from_numpy(draw).to(features) for draw in draws)
         features = features.repeat_interleave(n, dim=0)
-        actions = policy._act(features, starts.reshape(-1, dim), noise.reshape(len(noise), -1, dim)).float()
+        actions = policy.act(features, starts.reshape(-1, dim), noise.reshape(len(noise), -1, dim)).float()
     return policy.unscale_action(actions.cpu().numpy().reshape(-1, *model.action_space.shape))
 
 

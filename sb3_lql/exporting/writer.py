@@ -15,9 +15,9 @@ from stable_baselines3.common.vec_env import VecNormalize
 import sb3_lql
 from sb3_lql.common.files import whole_file
 from sb3_lql.common.validation import check_count, check_flag
-from sb3_lql.engine.algorithm import LangevinAlgorithm
 from sb3_lql.exporting.module import PolicyModule, Precision
 from sb3_lql.exporting.reader import ExportedPolicy, Format, check_parity, measure_parity, require
+from sb3_lql.langevin.family import LangevinAlgorithm
 
 #: Operators that onnxruntime has known since 2022.
 OPSET = 18
@@ -92,7 +92,7 @@ def export_bytes(
     check_count("n_observations", n_observations, low=2)
     if format == "onnx":
         require("onnx", "onnxscript", "onnxruntime")
-    if model.policy.chains.bfloat16 and not deterministic:
+    if model.policy.bfloat16_chain and not deterministic:
         raise ValueError(
             "bfloat16_chain=True cannot be exported with noise as an input, as its rounding differs between machines: "
             "pass bfloat16_chain=False to load, or deterministic=True, whose chain is none of bfloat16."

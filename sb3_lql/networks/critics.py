@@ -1,6 +1,7 @@
 """The ensemble of Q-networks and its gradient in the action."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, cast
 
@@ -13,9 +14,11 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_lql.langevin.sampler import ScoreFunction
 from sb3_lql.networks.activations import ValueAndDerivative, value_and_derivative
 from sb3_lql.networks.matrices import Matrix
+
+#: From actions of shape (batch, action_dim) and a noise level to the gradient of Q there, of the same shape.
+ActionGradient = Callable[[th.Tensor, int], th.Tensor]
 
 #: Size of the sinusoidal code of a noise level, and of the embedding made of it.
 LEVEL_DIM = 16
@@ -205,7 +208,7 @@ class EnsembleCritic(BaseModel):
         float32_only = any(True for _ in self.activations.parameters()) or self.device.type == "mps"
         return th.float64 if casts and not float32_only else th.float32
 
-    def action_gradient(self, features: th.Tensor, bfloat16: bool = False) -> ScoreFunction:
+    def action_gradient(self, features: th.Tensor, bfloat16: bool = False) -> ActionGradient:
         """
         The gradient of the sum of all critics in the action, to be called at many actions for the same features. It is
         computed in their precision.
@@ -252,7 +255,7 @@ class EnsembleCritic(BaseModel):
 
         return gradient
 
-    def _autograd_action_gradient(self, features: th.Tensor) -> ScoreFunction:
+    def _autograd_action_gradient(self, features: th.Tensor) -> ActionGradient:
         def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
             level = None if self.level_encoder is None else noise_level
             # func.grad works where autograd is switched off, as it is in predict

@@ -14,7 +14,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
-from sb3_lql.collecting.collection import CollectingAlgorithm
+from sb3_lql.collecting.collection import CollectionMixin
 from sb3_lql.common.buffer_files import read_buffer, write_buffer
 from sb3_lql.common.files import discard_folder, discard_unfinished, whole_folder
 from sb3_lql.saving.normalization import in_normalization, normalization_state, set_statistics
@@ -45,7 +45,7 @@ def save_checkpoint(
     :param extra: kept in the manifest, as JSON
     :return: the checkpoint
     """
-    if isinstance(model, CollectingAlgorithm):
+    if isinstance(model, CollectionMixin):
         model.train_postponed()
     Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)  # where a link may lead to nothing yet
     before = checkpoints(folder)

@@ -1,18 +1,19 @@
 """Models that can be copied and pickled: by themselves, and in the middle of ``learn``."""
 
 import inspect
+from abc import abstractmethod
 from typing import Any
 
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
 
+from sb3_lql.collecting.collection import CollectionMixin
 from sb3_lql.collecting.workers import subprocesses
-from sb3_lql.saving.mixin import SavableModel
 
 #: What a copy makes for itself: names for parts of the policy, open files, and what only holds within ``learn``.
 _MADE_ANEW = (
-    *("critic", "critic_target", "_batch_norm_stats", "_batch_norm_stats_target"),
+    *("critic", "critic_target", "_batch_norm_stats"),
     *("_logger", "_custom_logger"),
     *("_learning", "_learning_starts_shift", "_checked_env"),
 )
@@ -21,7 +22,7 @@ _MADE_ANEW = (
 _Layers = tuple[VecEnv, list[tuple[type[VecEnvWrapper], Any]]]
 
 
-class CopyableModel(SavableModel):
+class CopyingMixin(CollectionMixin):
     """
     A model for ``copy.deepcopy`` and ``pickle``, whose copies share nothing with it: they act as it does, and learn on
     in copies of its environments, with a log of their own.
@@ -29,6 +30,10 @@ class CopyableModel(SavableModel):
     Where the environments are processes of their own, which cannot be copied, the copy has none, until ``set_env``. A
     copy that was made within ``learn`` begins with a reset, as the step that was being made is not stored.
     """
+
+    @abstractmethod
+    def _create_aliases(self) -> None:
+        """Give parts of the policy names of the model's."""
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name not in _MADE_ANEW}

@@ -9,25 +9,22 @@ import torch as th
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import GymEnv
 
+from sb3_lql.collecting.collection import CollectionMixin
+from sb3_lql.collecting.replay import ReplayMixin
 from sb3_lql.common.buffer_layout import REPLAY_BUFFERS
 from sb3_lql.common.buffers import float32_space
 from sb3_lql.common.compatibility import check_foreign_arguments
 from sb3_lql.common.files import whole_file, with_suffix
-from sb3_lql.engine.model import LangevinModel
 from sb3_lql.saving import checkpoint as checkpoints
 from sb3_lql.saving import safe
 from sb3_lql.saving.normalization import check_spaces_within
 from sb3_lql.saving.zip_files import algorithm_names, check_zip_file
 
-SelfSavable = TypeVar("SelfSavable", bound="SavableModel")
+SelfSavable = TypeVar("SelfSavable", bound="SavingMixin")
 
 
-class SavableModel(LangevinModel):
+class SavingMixin(ReplayMixin, CollectionMixin):
     """SB3's files, written in one stroke, and checkpoints from which a training goes on as if nothing had happened."""
-
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        self._algorithms = algorithm_names(type(self))  # for save and load
 
     def save(
         self,
@@ -42,6 +39,7 @@ class SavableModel(LangevinModel):
         :param exclude: attributes to leave out besides those that always are
         :param include: attributes to keep that usually are left out
         """
+        self._algorithms = algorithm_names(type(self))  # by which `load` knows whether the file is its own
         if not isinstance(path, str | Path):
             super().save(path, exclude, include)
             return

@@ -23,7 +23,7 @@ from sb3_lql.benchmark.bandit.measures import mode_table, summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, NAMES, Run, draw, measure_at_inverse_temperatures
 from sb3_lql.collecting.interrupts import interrupts_deferred
 from sb3_lql.common.files import discard_folder, whole_file
-from sb3_lql.engine.algorithm import LangevinAlgorithm
+from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.saving.checkpoint import MODEL, find_checkpoint, read_manifest, restore, save_checkpoint
 from sb3_lql.zoo.registry import hyperparams_file
 

@@ -67,7 +67,7 @@ def distances() -> None:
         learned = {}
         for run in _load(parser, args.runs):
             policy = run.langevin_model.policy
-            policy.chains.bfloat16 |= args.bfloat16_chain
+            policy.bfloat16_chain |= args.bfloat16_chain
             learned[f"{_label(run)}, its critic"] = learned_landscape(policy)
         # Smoothed as far as the first critic that has noise levels
         sigmas = [landscape.sigmas for landscape in learned.values()]

@@ -15,10 +15,10 @@ import rl_zoo3
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_lql.common.files import whole_file
-from sb3_lql.engine.algorithm import LangevinAlgorithm
 from sb3_lql.exporting.module import PolicyModule, Precision
 from sb3_lql.exporting.reader import TOLERANCE, ExportedPolicy, Format, measure_parity, sample_observations
 from sb3_lql.exporting.writer import export_bytes
+from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.saving.safe import algorithm_of
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}

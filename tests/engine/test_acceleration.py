@@ -15,7 +15,7 @@ from torch import nn
 
 from sb3_lql import LQL, NCLQL
 from sb3_lql.engine import acceleration
-from sb3_lql.engine import model as model_module
+from sb3_lql.engine import algorithm as algorithm_module
 from sb3_lql.engine.acceleration import GraphedFunction, compiled
 from sb3_lql.langevin.runner import compiled_langevin_chain, langevin_chain
 from tests.langevin.plain_chain import plain_chain
@@ -217,7 +217,7 @@ def test_an_update_never_waits_for_the_device(algorithm_class: Any) -> None:
         th.ones(1).item()
     with NoSynchronisation():  # type: ignore[no-untyped-call]
         model._update(replay_data)
-        model._update_target()
+        model._update_targets()
 
 
 ARCHITECTURES: list[dict[str, Any]] = [
@@ -294,7 +294,7 @@ def test_everything_works_while_compiled(tmp_path: Any, monkeypatch: pytest.Monk
         calls.append(1)
         return fast_chain(*args)
 
-    monkeypatch.setattr("sb3_lql.langevin.runner.compiled_langevin_chain", counted)
+    monkeypatch.setattr("sb3_lql.langevin.policies.compiled_langevin_chain", counted)
     model = LQL("MlpPolicy", "Pendulum-v1", compile=True, **settings()).learn(30)
     obs = np.ones((5, 3), np.float32)
     starts, noise = th.zeros(5, 1), th.randn(2, 5, 1)
@@ -328,14 +328,14 @@ def test_everything_works_while_compiled(tmp_path: Any, monkeypatch: pytest.Monk
 
 
 def test_only_a_long_training_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_module, "UPDATES_WORTH_COMPILING", 20)
+    monkeypatch.setattr(algorithm_module, "UPDATES_WORTH_COMPILING", 20)
     calls: list[int] = []
 
     def counted(*args: Any) -> Any:
         calls.append(1)
         return langevin_chain(*args)
 
-    monkeypatch.setattr("sb3_lql.langevin.runner.compiled_langevin_chain", counted)
+    monkeypatch.setattr("sb3_lql.langevin.policies.compiled_langevin_chain", counted)
     model = LQL("MlpPolicy", "Pendulum-v1", **settings(learning_starts=5))
     model.learn(19)
     assert not calls

@@ -47,7 +47,7 @@ def test_targets_move_every_target_update_interval_updates_by_tau(algorithm: Any
 def test_target_bootstraps_where_the_episode_goes_on_and_only_there(algorithm: Any) -> None:
     model = make_model(algorithm, tau=0.0)
     data = random_batch()._replace(rewards=th.zeros(BATCH, 1))
-    target, _ = model._td_target(data)
+    target = model._backup(data, model._next_actions(data))
     ended = data.dones.bool()
     assert ended.any()
     assert target[ended].eq(0).all()

@@ -7,7 +7,8 @@ import pytest
 import torch as th
 
 from sb3_lql import LQL, NCLQL
-from sb3_lql.langevin.policies import LangevinPolicy, _fixed_starts
+from sb3_lql.engine.policy import fixed_starts
+from sb3_lql.langevin.policies import LangevinPolicy
 
 
 def make_policy(model_class: Any = NCLQL, **kwargs: Any) -> LangevinPolicy:
@@ -52,7 +53,7 @@ def test_best_of_several_chains_has_the_highest_minimum_critic(deterministic: bo
 
 
 def test_deterministic_starts_are_the_centre_first_and_all_different() -> None:
-    starts = _fixed_starts(8, 2)
+    starts = fixed_starts(8, 2)
     assert starts[0].tolist() == [0.0, 0.0]
     assert len(set(map(tuple, starts.tolist()))) == 8
     assert starts.abs().max() <= 1

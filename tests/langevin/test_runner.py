@@ -76,7 +76,7 @@ def test_two_models_that_differ_in_one_setting_never_share_a_compiled_chain_that
         policy = model.policy
         draws = starts, noise[: policy.sampler.chain_length]
         with th.no_grad():
-            result: LangevinChain = chain(policy.sampler, policy.critic, features, *draws, policy.chains.bfloat16)
+            result: LangevinChain = chain(policy.sampler, policy.critic, features, *draws, policy.bfloat16_chain)
         return result
 
     expected = [run(langevin_chain, model) for model in models]
@@ -90,17 +90,17 @@ def test_two_models_that_differ_in_one_setting_never_share_a_compiled_chain_that
 @pytest.mark.filterwarnings("error:torch.compile failed")
 def test_a_compiled_chain_follows_settings_that_are_changed(compiled_chain: Any) -> None:
     model = make_model(LQL, GENTLE)
-    sampler, critic, chains = model.policy.sampler, model.critic, model.policy.chains
+    policy, sampler, critic = model.policy, model.policy.sampler, model.critic
     arguments = th.randn(20, 3), 2 * th.rand(20, 1) - 1, th.randn(4, 20, 1)
 
     def ends(chain: Any) -> th.Tensor:
         with th.no_grad():
-            actions: th.Tensor = chain(sampler, critic, *arguments, chains.bfloat16).actions
+            actions: th.Tensor = chain(sampler, critic, *arguments, policy.bfloat16_chain).actions
         return actions
 
     seen = [ends(compiled_chain)]
     changes: list[tuple[Any, str, Any]] = [
-        (chains, "bfloat16", True),
+        (policy, "bfloat16_chain", True),
         (critic.activations, "0", nn.Tanh()),
         (sampler, "normalize_score", True),
         (sampler, "n_steps", 1),

@@ -78,19 +78,19 @@ def test_products_in_bfloat16_are_those_of_float32_within_the_rounding() -> None
 def test_a_bfloat16_chain_is_an_option_that_leaves_the_weights_alone(
     algorithm_class: Any, tiny: dict[str, Any], tmp_path: Any
 ) -> None:
-    assert not algorithm_class("MlpPolicy", "Pendulum-v1", **tiny).policy.chains.bfloat16
+    assert not algorithm_class("MlpPolicy", "Pendulum-v1", **tiny).policy.bfloat16_chain
     with pytest.warns(UserWarning, match="bfloat16_chain=True"):
         model = algorithm_class("MlpPolicy", "Pendulum-v1", bfloat16_chain=True, **tiny).learn(60)
     features = th.randn(20, 3)
     actions = 2 * th.rand(20, 1) - 1
     with th.no_grad():
-        rounded = model.critic.action_gradient(features, model.policy.chains.bfloat16)(actions, 0)
+        rounded = model.critic.action_gradient(features, model.policy.bfloat16_chain)(actions, 0)
         exact = model.critic.action_gradient(features)(actions, 0)
     assert not th.equal(rounded, exact)
     assert (rounded - exact).norm() < 0.05 * exact.norm()
     assert all(parameter.dtype == th.float32 for parameter in model.policy.parameters())
     model.save(tmp_path / "model")
-    assert algorithm_class.load(tmp_path / "model").policy.chains.bfloat16
+    assert algorithm_class.load(tmp_path / "model").policy.bfloat16_chain
 
 
 def test_bfloat16_is_said_to_be_slower_once_where_it_is(tiny: dict[str, Any]) -> None:

@@ -560,7 +560,7 @@ def test_full_disk_leaves_the_last_checkpoint(
     model.learn(10, reset_num_timesteps=False)
     with monkeypatch.context() as patch:
         where: Any = {
-            "save": "sb3_lql.engine.model.LangevinModel.save",
+            "save": "sb3_lql.saving.mixin.SavingMixin.save",
             "write_buffer": "sb3_lql.saving.checkpoint.write_buffer",
             "training_states": "sb3_lql.saving.checkpoint.training_states",
             "fsync": "os.fsync",

@@ -116,7 +116,6 @@ def tensors(model: Any) -> list[th.Tensor]:
     return [
         *(part for part in model._update_state() if isinstance(part, th.Tensor)),
         *model._batch_norm_stats,
-        *model._batch_norm_stats_target,
         *(th.as_tensor(array) for array in arrays),
     ]
 
@@ -176,17 +175,16 @@ def test_copy_computes_what_the_original_would(algorithm: Any, tiny: dict[str, A
 def test_parts_of_a_copy_are_its_own(algorithm: Any, tiny: dict[str, Any], duplicate: Any) -> None:
     """What has another name within the model, and functions that know their object."""
     twin = duplicate(algorithm("MlpPolicy", "Pendulum-v1", **tiny).learn(60))
-    policy, chains = twin.policy, twin.policy.chains
-    assert twin.critic is policy.critic is chains.critic
+    policy = twin.policy
+    assert twin.critic is policy.critic
     assert twin.critic_target is policy.critic_target
-    assert chains.sampler is policy.sampler
     optimized = [id(parameter) for group in policy.optimizer.param_groups for parameter in group["params"]]
     assert optimized == [id(parameter) for parameter in policy.critic.parameters()]
     graphed = twin._graphed_update
     assert all(part.__self__ is twin for part in (graphed.function, graphed.state, graphed.constants))
     assert not graphed._signatures
-    graphed = chains._graphed_actions
-    assert all(part.__self__ is chains for part in (graphed.function, graphed.state, graphed.constants))
+    graphed = policy._graphed_run
+    assert all(part.__self__ is policy for part in (graphed.function, graphed.state, graphed.constants))
     assert twin._vec_normalize_env is None
 
 

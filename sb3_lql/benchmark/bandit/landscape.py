@@ -9,8 +9,8 @@ import torch as th
 from torch.special import ndtr
 
 from sb3_lql.benchmark.bandit.distributions import grid
-from sb3_lql.engine.algorithm import LangevinAlgorithm
 from sb3_lql.envs.multimodal_bandit import BOUND, HIGHEST_DENSITY, MODE_STD, MODES, WEIGHTS
+from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.langevin.policies import LangevinPolicy
 from sb3_lql.langevin.sampler import ScoreFunction
 
@@ -65,7 +65,7 @@ def learned_landscape(policy: LangevinPolicy) -> Landscape:
 
     @th.no_grad()
     def score(actions: th.Tensor, level: int) -> th.Tensor:
-        gradient = critic.action_gradient(critic.features(observations(actions)), policy.chains.bfloat16)
+        gradient = critic.action_gradient(critic.features(observations(actions)), policy.bfloat16_chain)
         return gradient(actions.to(policy.device), level).to(actions.device)
 
     return Landscape(q_value, score, noise_scales(policy))

@@ -13,7 +13,7 @@ from sb3_lql import LQL, NCLQL
 from sb3_lql.benchmark.bandit.chains import normal_starts, trajectories
 from sb3_lql.benchmark.bandit.landscape import perfect_landscape
 from sb3_lql.benchmark.bandit.measures import summarize
-from sb3_lql.engine.algorithm import LangevinAlgorithm
+from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.langevin.sampler import ScoreFunction
 
 #: The class of each algorithm.

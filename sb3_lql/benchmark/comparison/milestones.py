@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_lql.collecting.collection import CollectingAlgorithm
+from sb3_lql.collecting.collection import CollectionMixin
 
 if TYPE_CHECKING:
     from sb3_lql.benchmark.comparison.training import Training
@@ -64,7 +64,7 @@ class Milestones(BaseCallback):
         now = self.seconds + time.perf_counter() - self.started
         if not due and now - self.checkpoint_seconds < CHECKPOINT_SECONDS:
             return
-        if isinstance(self.model, CollectingAlgorithm):
+        if isinstance(self.model, CollectionMixin):
             self.model.train_postponed()
         with self._clock_stopped():
             for fraction in due:

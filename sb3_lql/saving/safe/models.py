@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_lql.common.compatibility import check_observation_space
 from sb3_lql.common.files import with_suffix
 from sb3_lql.common.validation import check_action_space, check_number
-from sb3_lql.engine.model import LangevinModel
 from sb3_lql.saving.normalization import (
     check_spaces_within,
     in_normalization,
@@ -29,7 +29,7 @@ from sb3_lql.saving.safe.optimizer import check_options, decode_optimizer, encod
 from sb3_lql.saving.safe.spaces import decode_space, encode_space
 from sb3_lql.saving.safe.values import Decoder, check_integer
 
-SelfLangevin = TypeVar("SelfLangevin", bound=LangevinModel)
+SelfLangevin = TypeVar("SelfLangevin", bound=OffPolicyAlgorithm)
 
 #: Version of what the JSON says.
 FORMAT = 1
@@ -60,7 +60,7 @@ class _Contents:
     normalization: tuple[dict[str, Any], dict[str, np.ndarray]] | None
 
 
-def save_safe(model: LangevinModel, path: str | Path) -> None:
+def save_safe(model: Any, path: str | Path) -> None:
     """
     Save a model as tensors and JSON: all that acting and further learning take, but not the replay buffer. What is code
     (a schedule or a network of one's own) is left out, and asked for when the file is loaded.
@@ -212,7 +212,7 @@ def _set_env(model: Any, env: GymEnv | str | None, contents: _Contents) -> None:
         set_statistics(several, *contents.normalization)
 
 
-def _policy_alias(model: LangevinModel, custom: dict[str, Any]) -> Any:
+def _policy_alias(model: Any, custom: dict[str, Any]) -> Any:
     for alias, policy_class in model.policy_aliases.items():
         if policy_class is model.policy_class:
             return alias

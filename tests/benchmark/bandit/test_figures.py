@@ -20,7 +20,7 @@ from sb3_lql.benchmark.bandit import figures
 from sb3_lql.benchmark.bandit.chains import trajectories
 from sb3_lql.benchmark.bandit.measures import summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, Run, draw, measure_at_inverse_temperatures
-from sb3_lql.engine.algorithm import LangevinAlgorithm
+from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.networks.critics import EnsembleLinear
 
 #: Where the high modes of table 4 are: top, right, bottom, left.

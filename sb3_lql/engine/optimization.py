@@ -1,10 +1,11 @@
-"""Optimiser steps that a loss gone wrong cannot spoil."""
+"""Optimiser steps that a loss gone wrong cannot spoil, and targets that follow."""
 
 import math
 from collections.abc import Sequence
 from itertools import islice
 
 import torch as th
+from torch import nn
 
 
 class StepGuard:
@@ -91,6 +92,56 @@ def is_fused(optimizer: th.optim.Optimizer) -> bool:
     :return: whether it makes a step in one kernel, which can be told on the device to do nothing
     """
     return all(group.get("fused") for group in optimizer.param_groups)
+
+
+def prepare(optimizer: th.optim.Optimizer, learning_rate: float, wanted: bool) -> bool:
+    """
+    Set the learning rate.
+
+    :param optimizer: any optimiser
+    :param learning_rate: for its next steps
+    :param wanted: whether those steps are to be recorded, if they can be
+    :return: whether they can, by an optimiser that is told on the device what to do; its learning rate is a tensor then
+    """
+    recordable = wanted and is_fused(optimizer)
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = recordable
+        if not recordable:
+            group["lr"] = learning_rate
+            continue
+        device = group["params"][0].device  # with its index, unlike the model's
+        if isinstance(group["lr"], th.Tensor) and group["lr"].device == device:
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = th.tensor(learning_rate, device=device)
+    return recordable
+
+
+@th.no_grad()
+def let_follow(network: nn.Module, target: nn.Module, tau: th.Tensor) -> None:
+    """
+    ``target <- (1 - tau) * target + tau * network``, but for running means and variances, which are copied.
+
+    Networks share what is passed in to both, such as a pretrained encoder in ``features_extractor_kwargs``: it is its
+    own target, and stays as it is.
+
+    :param network: the online network
+    :param target: its target
+    :param tau: shape ()
+    """
+    parameters: list[th.Tensor] = []
+    followers: list[th.Tensor] = []
+    for parameter, follower in zip(network.parameters(), target.parameters(), strict=True):
+        if parameter.data_ptr() != follower.data_ptr():
+            parameters.append(parameter)
+            followers.append(follower)
+    th._foreach_mul_(followers, 1.0 - tau)
+    th._foreach_add_(followers, list(th._foreach_mul(parameters, tau)))
+    statistics = dict(target.named_buffers())
+    for name, value in network.named_buffers():
+        if "running_" in name:
+            statistics[name].copy_(value)
 
 
 def _fetch(tensors: Sequence[th.Tensor]) -> list[list[float]]:

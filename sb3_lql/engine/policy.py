@@ -1,0 +1,403 @@
+"""The policy of every algorithm: draws, a chain that turns them into actions, and critics that judge these."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import nn
+
+from sb3_lql.common.compatibility import check_extractor
+from sb3_lql.common.scaling import scale_from_unit, scale_to_unit
+from sb3_lql.common.validation import check_count, check_finite, check_observation
+from sb3_lql.engine.acceleration import GraphedFunction
+from sb3_lql.networks.critics import EnsembleCritic
+from sb3_lql.networks.matrices import in_blocks
+
+
+class ChainPolicy(BasePolicy):
+    """
+    An action is what a chain makes of random draws. Critics choose among several.
+
+    A subclass says what is drawn (:meth:`draw`), what becomes of it (:meth:`run`, and :meth:`run_without_noise` for
+    deterministic actions), and which networks there are besides the critic. Everything that is learned belongs here:
+    targets are made known by :meth:`add_target`, and optimisers by :meth:`add_optimizer`.
+
+    :param observation_space: observation space
+    :param action_space: action space
+    :param net_arch: sizes of the critic's hidden layers, [256, 256, 256] by default; of
+        ``dict(qf=[...], pi=[...])`` only ``qf`` is the critic's
+    :param activation_fn: activation function
+    :param features_extractor_class: features extractor; that of the class by default
+    :param features_extractor_kwargs: keyword arguments of the features extractor
+    :param normalize_images: divide images by 255
+    :param optimizer_class: class of the optimisers
+    :param optimizer_kwargs: its keyword arguments, without the learning rate
+    :param n_critics: number of critics
+    :param n_action_samples: actions per observation when acting; the one of the highest minimum critic is taken
+    :raises ValueError: for a ``net_arch`` or a count that makes no network, or an extractor of other observations
+    :raises TypeError: for an activation function that is a module
+    """
+
+    #: What ``features_extractor_class=None`` stands for.
+    default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+
+    action_space: spaces.Box
+    #: Q-networks: what judges actions, and what learns by TD.
+    critic: EnsembleCritic
+    #: The critic that TD targets come from.
+    critic_target: EnsembleCritic
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        *,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.Mish,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        n_critics: int = 2,
+        n_action_samples: int = 1,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor_class or self.default_features_extractor_class,
+            features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            squash_output=True,
+        )
+        check_extractor(self.features_extractor_class, observation_space, self.features_extractor_kwargs)
+        if isinstance(activation_fn, nn.Module):
+            raise TypeError(f"activation_fn={activation_fn!r} is a module: pass its class, {type(activation_fn)}.")
+        self.net_arch = _critic_arch(net_arch)
+        self.activation_fn = activation_fn
+        self.n_critics = check_count("n_critics", n_critics)
+        self.n_action_samples = check_count("n_action_samples", n_action_samples)
+        self._optimizer_names: list[str] = []
+        self._target_names: list[str] = []
+        #: Whether chains may be compiled, and whether actions may be replayed as CUDA graphs.
+        self.compiles, self.use_cuda_graphs = False, False
+        self._graphed_run = GraphedFunction(self.run, self._state, self.constants)
+        self._graphed_run_without_noise = GraphedFunction(self.run_without_noise, self._state, self.constants)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        """Make the networks and their optimisers. A subclass calls it when it is ready, and adds its own."""
+        self.critic = self.make_critic()
+        self.add_target("critic", self.make_critic())
+        self.add_optimizer("critic", self.critic.parameters(), lr_schedule(1))
+
+    # What a policy is made of
+
+    def make_critic(self) -> EnsembleCritic:
+        """
+        :return: a new critic with a features extractor of its own
+        """
+        return EnsembleCritic(**self._update_features_extractor(self._critic_arguments())).to(self.device)
+
+    def _critic_arguments(self) -> dict[str, Any]:
+        return dict(
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+            net_arch=self.net_arch,
+            activation_fn=self.activation_fn,
+            normalize_images=self.normalize_images,
+            n_critics=self.n_critics,
+        )
+
+    def add_target(self, name: str, target: nn.Module) -> None:
+        """
+        Let a target network follow a network: it starts with the same weights, and each target update moves it by
+        ``tau``.
+
+        :param name: attribute of the network; ``<name>_target`` becomes that of the target
+        :param target: another network of the same kind
+        """
+        target.load_state_dict(getattr(self, name).state_dict())
+        target.train(False)
+        setattr(self, f"{name}_target", target)
+        self._target_names.append(name)
+
+    def add_optimizer(self, name: str, parameters: Iterable[nn.Parameter], learning_rate: float) -> None:
+        """
+        Add an optimiser, of the class and with the settings that the user chose.
+
+        :param name: by which losses name it; it becomes the attribute ``<name>_optimizer``, the critic's ``optimizer``
+        :param parameters: what it changes
+        :param learning_rate: at the start; the algorithm sets it before each update
+        """
+        trained = list(parameters)
+        kwargs = _with_fused_step(self.optimizer_class, self.optimizer_kwargs, trained)
+        optimizer = self.optimizer_class(trained, lr=learning_rate, **kwargs)  # type: ignore[call-arg]
+        setattr(self, optimizer_attribute(name), optimizer)
+        self._optimizer_names.append(name)
+
+    @property
+    def optimizers(self) -> dict[str, th.optim.Optimizer]:
+        """Optimisers by name; "critic" is :attr:`optimizer`, where SB3 looks for it."""
+        return {name: getattr(self, optimizer_attribute(name)) for name in self._optimizer_names}
+
+    @property
+    def targets(self) -> dict[str, nn.Module]:
+        """Target networks by the name of the network that they follow."""
+        return {name: getattr(self, f"{name}_target") for name in self._target_names}
+
+    @property
+    def action_dim(self) -> int:
+        """Number of action coordinates."""
+        return get_action_dim(self.action_space)
+
+    @property
+    def chain_length(self) -> int:
+        """Steps of a chain, one after the other; 1 for a network that is asked once."""
+        return 1
+
+    def set_training_mode(self, mode: bool) -> None:
+        """
+        Put the networks in training or evaluation mode; targets always stay in evaluation mode.
+
+        :param mode: True for training mode
+        """
+        targets = list(map(id, self.targets.values()))
+        for network in self.children():
+            network.train(mode and id(network) not in targets)
+        self.training = mode
+
+    # From an observation to an action: draw, run, act
+
+    def features(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        :param obs: observations
+        :return: what chains depend on, shape (batch, features_dim)
+        """
+        return self.critic.features(obs)
+
+    @abstractmethod
+    def draw(self, features: th.Tensor) -> tuple[th.Tensor, ...]:
+        """
+        :param features: shape (batch, features_dim)
+        :return: the random draws of a chain for each row, on the same device
+        """
+
+    @abstractmethod
+    def run(self, features: th.Tensor, *draws: th.Tensor) -> th.Tensor:
+        """
+        :param features: shape (batch, features_dim)
+        :param draws: as :meth:`draw` returns them
+        :return: where the chains end, in [-1, 1], shape (batch, action_dim)
+        """
+
+    @abstractmethod
+    def run_without_noise(self, features: th.Tensor, starts: th.Tensor) -> th.Tensor:
+        """
+        The chains of deterministic actions. They are never compiled: what they compute must not depend on whether the
+        model was just trained.
+
+        :param features: shape (batch, features_dim)
+        :param starts: fixed points in [-1, 1], shape (batch, action_dim), in the precision of the features
+        :return: as of :meth:`run`
+        """
+
+    def act(self, features: th.Tensor, *draws: th.Tensor) -> th.Tensor:
+        """
+        :param features: ``n_action_samples`` equal rows for each observation
+        :param draws: as many
+        :return: the best of each observation's actions, shape (batch, action_dim)
+        """
+        actions = (self._graphed_run if self.use_cuda_graphs else self.run)(features, *draws)
+        return self._best_of_samples(actions, lambda: self._lowest_q_values(features, actions))
+
+    @th.no_grad()
+    def noise_free_actions(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        Deterministic actions, computed in float64 wherever the critic can: along a chain of normalised scores, the last
+        bit of float32 can grow into another action. For the same reason, not even the last bit of an action depends on
+        what shares its batch.
+
+        :param obs: observations
+        :return: actions in [-1, 1], shape (batch, action_dim), float32
+        """
+        features = self._features_one_by_one(obs).to(self.critic.exact_dtype)
+        starts = fixed_starts(self.n_action_samples, self.action_dim).to(features).repeat(len(features), 1)
+        features = features.repeat_interleave(self.n_action_samples, dim=0)
+        run = self._graphed_run_without_noise if self.use_cuda_graphs else self.run_without_noise
+        actions = in_blocks(run, features, starts)
+        return self._best_of_samples(actions, lambda: in_blocks(self._lowest_q_values, features, actions)).float()
+
+    def _features_one_by_one(self, obs: PyTorchObs) -> th.Tensor:
+        """The features, shape (batch, features_dim), each extracted by itself unless that is mere copying."""
+        extractor = self.critic.features_extractor
+        copies = type(extractor) in (FlattenExtractor, CombinedExtractor) and not list(extractor.parameters())
+        rows = [obs] if copies else _rows(obs) or [obs]
+        return th.cat([self.features(row) for row in rows])
+
+    def _lowest_q_values(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        """The minimum over the critics, shape (batch, 1)."""
+        return self.critic.q_values(features, actions).amin(dim=0)
+
+    def _best_of_samples(self, actions: th.Tensor, q_values: Callable[[], th.Tensor]) -> th.Tensor:
+        """
+        :param actions: shape (batch * n_action_samples, action_dim)
+        :param q_values: computes the lowest of each, shape (batch * n_action_samples, 1), where there is a choice
+        :return: for each observation the action of the highest, shape (batch, action_dim)
+        """
+        if self.n_action_samples == 1:
+            return actions
+        best = q_values().view(-1, self.n_action_samples).argmax(dim=1)
+        candidates = actions.view(-1, self.n_action_samples, self.action_dim)
+        return candidates[th.arange(len(best), device=best.device), best]
+
+    def constants(self) -> tuple[Any, ...]:
+        """
+        :return: the Python values on which a chain depends and which may change
+        """
+        return (self.compiles,)
+
+    def _state(self) -> Iterator[th.Tensor]:
+        """The tensors that a chain reads besides its arguments."""
+        yield from (*self.parameters(), *self.buffers())
+
+    # What SB3 asks for
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        """
+        :param obs: observations
+        :param deterministic: noise-free chains from fixed starts
+        :return: actions in [-1, 1], shape (batch, action_dim)
+        """
+        return self._predict(obs, deterministic=deterministic)
+
+    @th.no_grad()
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        if deterministic:
+            return self.noise_free_actions(observation)
+        features = self.features(observation).repeat_interleave(self.n_action_samples, dim=0)
+        return self.act(features, *self.draw(features))
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        SB3's ``predict``.
+
+        :param observation: one or a batch
+        :param state: not used
+        :param episode_start: not used
+        :param deterministic: noise-free chains from fixed starts
+        :return: actions within the space's bounds, and ``state``
+        :raises ValueError: if an observation is not finite or huge, or an action is not finite
+        """
+        action, state = super().predict(observation, state, episode_start, deterministic)
+        remedy = "The critic overflows: its weights or the observation are too large."
+        check_finite("action", action, remedy, float(np.finfo(action.dtype).max))
+        return action, state
+
+    def obs_to_tensor(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
+        """
+        SB3's ``obs_to_tensor``.
+
+        :param observation: one or a batch
+        :return: the batch, and whether it was one
+        :raises ValueError: if it is not finite, or huge
+        """
+        remedy = "No action follows from that: look at where observations come from."
+        return super().obs_to_tensor(check_observation(observation, remedy))
+
+    def scale_action(self, action: np.ndarray) -> np.ndarray:
+        """
+        :param action: actions within the space's bounds, shape ``(..., *action_shape)``
+        :return: actions in [-1, 1], float32
+        """
+        return scale_to_unit(action, self.action_space)
+
+    def unscale_action(self, scaled_action: np.ndarray) -> np.ndarray:
+        """
+        :param scaled_action: actions in [-1, 1], shape ``(..., *action_shape)``
+        :return: actions within the space's bounds, of its dtype
+        """
+        return scale_from_unit(scaled_action, self.action_space)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | dict(
+            lr_schedule=self._dummy_schedule,  # not needed to load the policy alone
+            net_arch=self.net_arch,
+            activation_fn=self.activation_fn,
+            features_extractor_class=self.features_extractor_class,
+            features_extractor_kwargs=self.features_extractor_kwargs,
+            optimizer_class=self.optimizer_class,
+            optimizer_kwargs=self.optimizer_kwargs,
+            n_critics=self.n_critics,
+            n_action_samples=self.n_action_samples,
+        )
+
+
+def optimizer_attribute(name: str) -> str:
+    """
+    :param name: of an optimiser
+    :return: the policy's attribute that holds it
+    """
+    return "optimizer" if name == "critic" else f"{name}_optimizer"
+
+
+@lru_cache
+def fixed_starts(n_starts: int, action_dim: int) -> th.Tensor:
+    """
+    :param n_starts: number of starts
+    :param action_dim: number of action coordinates
+    :return: well spread points of [-1, 1]^d, shape (n_starts, action_dim), of which the first is the centre, as the
+        second of a Sobol sequence is
+    """
+    if n_starts == 1:
+        return th.zeros(1, action_dim)
+    sobol = th.quasirandom.SobolEngine(action_dim)  # type: ignore[no-untyped-call]
+    points: th.Tensor = 2.0 * sobol.draw(n_starts + 1)[1:] - 1.0
+    return points
+
+
+def _critic_arch(net_arch: list[int] | dict[str, list[int]] | None) -> list[int]:
+    """The critic's hidden layers from a ``net_arch`` as SB3's off-policy algorithms take it."""
+    if net_arch is None:
+        return [256, 256, 256]
+    layers = net_arch.get("qf") if isinstance(net_arch, dict) else net_arch
+    if not isinstance(layers, (list, tuple)):
+        raise ValueError(
+            f"net_arch={net_arch!r} describes no critic: pass a list of layer sizes, or dict(qf=[...]) ('pi' is "
+            "accepted and ignored, since there is no actor)."
+        )
+    return [check_count("net_arch", size) for size in layers]
+
+
+def _with_fused_step(
+    optimizer_class: type[th.optim.Optimizer], kwargs: dict[str, Any], parameters: list[nn.Parameter]
+) -> dict[str, Any]:
+    """``kwargs`` with Adam's fused implementation chosen, unless the user chose one: it can skip a step on its own."""
+    chosen = kwargs.keys() & {"fused", "foreach", "differentiable"}
+    if optimizer_class not in (th.optim.Adam, th.optim.AdamW) or chosen:
+        return kwargs
+    # There is none for complex parameters
+    return kwargs | dict(fused=True) if all(map(th.is_floating_point, parameters)) else kwargs
+
+
+def _rows(observation: PyTorchObs) -> list[PyTorchObs]:
+    """The observations of a batch, each as a batch of one, in memory of its own: sums depend on where it begins."""
+    if isinstance(observation, dict):
+        batch_size = len(next(iter(observation.values())))
+        return [{key: value[row : row + 1].clone() for key, value in observation.items()} for row in range(batch_size)]
+    return [observation[row : row + 1].clone() for row in range(len(observation))]

@@ -1,0 +1,114 @@
+"""The algorithms whose policy is a Langevin chain on their critic."""
+
+import warnings
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+
+from sb3_lql.common.validation import check_count, check_flag, check_positive
+from sb3_lql.engine.algorithm import Batch, ChainAlgorithm
+from sb3_lql.engine.arguments import DEFAULTS, SharedArguments
+from sb3_lql.langevin.policies import CnnPolicy, LangevinPolicy, MlpPolicy, MultiInputPolicy
+from sb3_lql.langevin.sampler import LangevinSampler
+from sb3_lql.networks.matrices import multiplies_bfloat16_fast
+
+
+class LangevinArguments(SharedArguments, total=False):
+    """What the algorithms of this family take besides, as described by :class:`LangevinAlgorithm`."""
+
+    inverse_temperature: float
+    n_langevin_steps: int
+    normalize_score: bool
+    bfloat16_chain: bool
+
+
+class LangevinAlgorithm(ChainAlgorithm):
+    """
+    Off-policy TD learning of a critic whose Langevin chain is the policy. An algorithm says which chain
+    (:meth:`_make_sampler`).
+
+    :param inverse_temperature: ``w`` of the target density exp(w * Q); with a normalised score, a factor on the step
+        length
+    :param n_langevin_steps: ``T``, Langevin steps per noise level
+    :param normalize_score: divide every score by its L2 norm (appendix E.2); ``False`` for Langevin dynamics as it is
+        defined. The score is the gradient of the sum of the critics: with two of them, the target density is
+        exp(w * (Q_1 + Q_2))
+    :param bfloat16_chain: multiply the chain's hidden layers in bfloat16, for GPUs with instructions for it; actions,
+        losses and weights stay float32. CPUs are slower at it, which a warning says
+    :param policy_kwargs: see :class:`~sb3_lql.langevin.policies.LangevinPolicy`
+    :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
+    :raises TypeError: for values of the wrong type, and unknown arguments
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy_base: ClassVar[type[BasePolicy]] = LangevinPolicy
+    defaults: ClassVar[dict[str, Any]] = DEFAULTS | dict(
+        reward_scale=0.2, inverse_temperature=500.0, normalize_score=True, bfloat16_chain=False
+    )
+
+    #: The policy: critic, target and sampler.
+    policy: LangevinPolicy
+    n_langevin_steps: int
+    normalize_score: bool
+    bfloat16_chain: bool
+
+    @abstractmethod
+    def _make_sampler(self) -> LangevinSampler:
+        """
+        :return: the chain that the constructor's arguments describe
+        """
+
+    def _next_actions(self, batch: Batch) -> th.Tensor:
+        """From the chain on the online critics."""
+        policy = self.policy
+        features = policy.features(batch.next_observations)
+        chain = policy.run_chain(features, *policy.draw(features))
+        self._log("score_norm", chain.score_norms.mean())
+        self._log("next_action_std", chain.actions.std(dim=0, correction=0).mean())
+        self._log("next_action_at_bound", (chain.actions.abs() >= 1.0).float().mean())
+        return chain.actions
+
+    @property
+    def inverse_temperature(self) -> float:
+        """``w`` of the target density exp(w * Q); it may be changed at any time."""
+        # Stored under its own name, where SB3's save and load look for it
+        value: float = vars(self)["inverse_temperature"]
+        return value
+
+    @inverse_temperature.setter
+    def inverse_temperature(self, value: float) -> None:
+        value = check_positive("inverse_temperature", value)
+        if hasattr(self, "policy"):
+            self.policy.sampler.inverse_temperature = value
+        vars(self)["inverse_temperature"] = value
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        own = dict(sampler=self._make_sampler(), bfloat16_chain=self.bfloat16_chain)
+        return super()._policy_arguments() | own
+
+    def _check_arguments(self) -> None:
+        check_positive("inverse_temperature", self.inverse_temperature)
+        check_count("n_langevin_steps", self.n_langevin_steps)
+        check_flag("normalize_score", self.normalize_score)
+        check_flag("bfloat16_chain", self.bfloat16_chain)
+        super()._check_arguments()
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self.bfloat16_chain and not multiplies_bfloat16_fast(self.device):
+            warnings.warn(
+                f"bfloat16_chain=True makes chains slower on device {str(self.device)!r}: leave it out. It is for GPUs "
+                "with bfloat16 instructions.",
+                stacklevel=4,
+            )
+        if self.verbose >= 1 and not self.critic.has_closed_form_gradient:
+            print(  # noqa: T201
+                "The critic's action-gradient has no closed form here and is left to autograd, uncompiled and slower: "
+                "closed forms are known for critics of linear layers with Mish, ReLU, SiLU or Tanh."
+            )
