@@ -10,6 +10,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 
 from sb3_lql import LQL, NCLQL
+from sb3_lql.engine import acceleration
+from sb3_lql.engine.acceleration import GraphedFunction
+from tests.operations import record_on_cpu
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,3 +37,18 @@ def tiny() -> dict[str, Any]:
         n_langevin_steps=2,
         device="cpu",
     )
+
+
+@pytest.fixture
+def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Lets graphed functions record on the CPU; the recordings that were made."""
+    made: list[Any] = []
+
+    def record(*args: Any) -> Any:
+        made.append(record_on_cpu(*args))
+        return made[-1]
+
+    monkeypatch.setattr(GraphedFunction, "DEVICE_TYPE", "cpu")
+    monkeypatch.setattr(GraphedFunction, "_warm_up", lambda self, args, last: self.function(*args))
+    monkeypatch.setattr(acceleration, "record_cuda_graph", record)
+    return made

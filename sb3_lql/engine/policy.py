@@ -165,6 +165,11 @@ class ChainPolicy(BasePolicy):
         """Steps of a chain, one after the other; 1 for a network that is asked once."""
         return 1
 
+    @property
+    def exact_dtype(self) -> th.dtype:
+        """The precision of deterministic actions."""
+        return th.float32
+
     def set_training_mode(self, mode: bool) -> None:
         """
         Put the networks in training or evaluation mode; targets always stay in evaluation mode.
@@ -223,14 +228,12 @@ class ChainPolicy(BasePolicy):
     @th.no_grad()
     def noise_free_actions(self, obs: PyTorchObs) -> th.Tensor:
         """
-        Deterministic actions, computed in float64 wherever the critic can: along a chain of normalised scores, the last
-        bit of float32 can grow into another action. For the same reason, not even the last bit of an action depends on
-        what shares its batch.
+        Deterministic actions, in :attr:`exact_dtype`. Not even their last bit depends on what shares their batch.
 
         :param obs: observations
         :return: actions in [-1, 1], shape (batch, action_dim), float32
         """
-        features = self._features_one_by_one(obs).to(self.critic.exact_dtype)
+        features = self._features_one_by_one(obs).to(self.exact_dtype)
         starts = fixed_starts(self.n_action_samples, self.action_dim).to(features).repeat(len(features), 1)
         features = features.repeat_interleave(self.n_action_samples, dim=0)
         run = self._graphed_run_without_noise if self.use_cuda_graphs else self.run_without_noise

@@ -46,6 +46,11 @@ class LangevinPolicy(ChainPolicy):
         """Steps of a chain, one after the other."""
         return self.sampler.chain_length
 
+    @property
+    def exact_dtype(self) -> th.dtype:
+        """float64 wherever the critic can: along a chain of normalised scores, the last bit of float32 can grow."""
+        return self.critic.exact_dtype
+
     def _critic_arguments(self) -> dict[str, Any]:
         n_noise_levels = self.sampler.n_levels if self.sampler.noise_conditioned else None
         return super()._critic_arguments() | dict(n_noise_levels=n_noise_levels)

@@ -14,27 +14,11 @@ import torch as th
 from torch import nn
 
 from sb3_lql import LQL, NCLQL
-from sb3_lql.engine import acceleration
 from sb3_lql.engine import algorithm as algorithm_module
 from sb3_lql.engine.acceleration import GraphedFunction, compiled
 from sb3_lql.langevin.runner import compiled_langevin_chain, langevin_chain
 from tests.langevin.plain_chain import plain_chain
-from tests.operations import NoSynchronisation, record_on_cpu
-
-
-@pytest.fixture
-def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Lets graphed functions record on the CPU; the recordings that were made."""
-    made: list[Any] = []
-
-    def record(*args: Any) -> Any:
-        made.append(record_on_cpu(*args))
-        return made[-1]
-
-    monkeypatch.setattr(GraphedFunction, "DEVICE_TYPE", "cpu")
-    monkeypatch.setattr(GraphedFunction, "_warm_up", lambda self, args, last: self.function(*args))
-    monkeypatch.setattr(acceleration, "record_cuda_graph", record)
-    return made
+from tests.operations import NoSynchronisation
 
 
 class Counter:
