@@ -54,7 +54,7 @@ def compiled(function: Callable[P, R], batch_dims: dict[str, int]) -> Callable[P
             failed = True
             reason = (str(error).strip().splitlines() or [""])[0]
             warnings.warn(
-                f"torch.compile failed, chains go on uncompiled and slower ({type(error).__name__}: {reason}). "
+                f"torch.compile failed: chains run uncompiled, and slower ({type(error).__name__}: {reason}). "
                 "Install what it needs, a C++ compiler such as g++ and on a GPU Triton, or pass compile=False.",
                 stacklevel=2,
             )
@@ -90,14 +90,14 @@ def record_cuda_graph(function: Callable[[], Any], inputs: list[th.Tensor]) -> R
         with th.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             outputs = function()
     except RuntimeError as error:
-        # PyTorch's generators and streams are not what they were: there is no going on from here
-        raise RuntimeError(f"Recording a CUDA graph failed ({error}). Begin anew with compile=False.") from error
+        # PyTorch's generators and streams are in an unknown state now
+        raise RuntimeError(f"Recording a CUDA graph failed ({error}). Start again with compile=False.") from error
     return Recording(inputs, outputs, graph.replay)
 
 
 @dataclass
 class _Signature:
-    """What is known of the calls with arguments of the same shapes."""
+    """The calls with arguments of the same shapes."""
 
     n_calls: int = 0
     addresses: tuple[int, ...] | None = None
@@ -108,11 +108,11 @@ class GraphedFunction:
     """
     A function whose calls on a GPU are recorded as a CUDA graph and replayed: one launch instead of hundreds.
 
-    A recording holds addresses and Python's numbers as they were. It is made anew when an input's shape, a tensor of
-    ``state`` or a value of ``constants`` is another one. Whatever else may change has to be a tensor: of an optimiser
-    that is the learning rate, and not its other settings.
+    A recording holds addresses of tensors and values of Python's numbers. It is made again when an input's shape, the
+    address of a tensor of ``state`` or a value of ``constants`` has changed. Whatever else may change has to be a
+    tensor: an optimiser's learning rate is one, its other settings are not.
 
-    A function that was seen to wait for the device is not recorded, with one warning. Copies and pickles of a graphed
+    A function that waits for the device is not recorded, and one warning says so. Copies and pickles of a graphed
     function record for themselves.
 
     :param function: function of trees of tensors (tuples, dictionaries, ``None``), all on one device
@@ -126,7 +126,7 @@ class GraphedFunction:
     #: Calls before the recording, in which kernels are compiled and the optimiser's state is made.
     WARM_UP_CALLS = 3
 
-    #: Shapes of arguments that are kept in mind, the last used ones.
+    #: Most shapes of arguments with a recording of their own; the least recently used is dropped.
     MAX_SIGNATURES = 8
 
     def __init__(
@@ -168,7 +168,7 @@ class GraphedFunction:
             return pytree.tree_map_only(th.Tensor, th.clone, signature.recording.outputs)
 
     def _recall(self, key: Hashable) -> _Signature:
-        """What is known of such calls; the least recently used of too many is forgotten."""
+        """The entry of such calls; the least recently used is dropped where there are too many."""
         signature = self._signatures.setdefault(key, _Signature())
         self._signatures.move_to_end(key)
         if len(self._signatures) > self.MAX_SIGNATURES:

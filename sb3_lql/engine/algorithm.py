@@ -42,6 +42,7 @@ from sb3_lql.engine.acceleration import GraphedFunction
 from sb3_lql.engine.arguments import DEFAULTS, OF_SB3, compose_signature
 from sb3_lql.engine.optimization import StepGuard, let_follow, prepare
 from sb3_lql.engine.policy import ChainPolicy, optimizer_attribute
+from sb3_lql.engine.values import lowest_q_value
 from sb3_lql.networks.critics import EnsembleCritic
 from sb3_lql.saving.copying import CopyingMixin
 from sb3_lql.saving.mixin import SavingMixin
@@ -360,22 +361,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         :return: Q of shape (batch,), or of shape () for one observation
         :raises ValueError: if actions have another shape, lie out of bounds, or are not as many as observations
         """
-        self.policy.set_training_mode(False)
-        obs, vectorized = self.policy.obs_to_tensor(observation)
-        action, shape = np.asarray(action), self.action_space.shape
-        if action.shape not in (shape, action.shape[:1] + shape):
-            raise ValueError(f"action has shape {action.shape}: pass {shape}, or (batch, *{shape}).")
-        if not ((self.action_space.low <= action) & (action <= self.action_space.high)).all():
-            raise ValueError(f"action={action} lies outside {self.action_space}: pass actions within its bounds.")
-        scaled = self.policy.scale_action(action.reshape(-1, *shape))
-        actions = th.as_tensor(scaled.reshape(len(scaled), -1), device=self.device)
-        with th.no_grad():
-            features = self.critic.features(obs)
-            if len(features) != len(actions):
-                raise ValueError(f"action holds {len(actions)} actions for {len(features)} observations: pass as many.")
-            q_values = self.critic.q_values(features, actions).amin(dim=0).squeeze(1) / self.reward_scale
-        result: np.ndarray = q_values.cpu().numpy()
-        return result if vectorized else result.squeeze(0)
+        q_values: np.ndarray = lowest_q_value(self.policy, observation, action) / self.reward_scale
+        return q_values
 
     # Saving
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 import torch as th
 from torch import nn
@@ -92,6 +93,24 @@ def is_fused(optimizer: th.optim.Optimizer) -> bool:
     :return: whether it makes a step in one kernel, which can be told on the device to do nothing
     """
     return all(group.get("fused") for group in optimizer.param_groups)
+
+
+def with_fused_step(
+    optimizer_class: type[th.optim.Optimizer], kwargs: dict[str, Any], parameters: list[nn.Parameter]
+) -> dict[str, Any]:
+    """
+    Choose Adam's fused implementation, which can skip a step on its own, unless the user chose one.
+
+    :param optimizer_class: class of the optimiser
+    :param kwargs: its arguments
+    :param parameters: what it will change
+    :return: its arguments with that choice
+    """
+    chosen = kwargs.keys() & {"fused", "foreach", "differentiable"}
+    if optimizer_class not in (th.optim.Adam, th.optim.AdamW) or chosen:
+        return kwargs
+    # There is none for complex parameters
+    return kwargs | dict(fused=True) if all(map(th.is_floating_point, parameters)) else kwargs
 
 
 def prepare(optimizer: th.optim.Optimizer, learning_rate: float, wanted: bool) -> bool:

@@ -18,6 +18,7 @@ from sb3_lql.common.compatibility import check_extractor
 from sb3_lql.common.scaling import scale_from_unit, scale_to_unit
 from sb3_lql.common.validation import check_count, check_finite, check_observation
 from sb3_lql.engine.acceleration import GraphedFunction
+from sb3_lql.engine.optimization import with_fused_step
 from sb3_lql.networks.critics import EnsembleCritic
 from sb3_lql.networks.matrices import in_blocks
 
@@ -140,7 +141,7 @@ class ChainPolicy(BasePolicy):
         :param learning_rate: at the start; the algorithm sets it before each update
         """
         trained = list(parameters)
-        kwargs = _with_fused_step(self.optimizer_class, self.optimizer_kwargs, trained)
+        kwargs = with_fused_step(self.optimizer_class, self.optimizer_kwargs, trained)
         optimizer = self.optimizer_class(trained, lr=learning_rate, **kwargs)  # type: ignore[call-arg]
         setattr(self, optimizer_attribute(name), optimizer)
         self._optimizer_names.append(name)
@@ -385,17 +386,6 @@ def _critic_arch(net_arch: list[int] | dict[str, list[int]] | None) -> list[int]
             "accepted and ignored, since there is no actor)."
         )
     return [check_count("net_arch", size) for size in layers]
-
-
-def _with_fused_step(
-    optimizer_class: type[th.optim.Optimizer], kwargs: dict[str, Any], parameters: list[nn.Parameter]
-) -> dict[str, Any]:
-    """``kwargs`` with Adam's fused implementation chosen, unless the user chose one: it can skip a step on its own."""
-    chosen = kwargs.keys() & {"fused", "foreach", "differentiable"}
-    if optimizer_class not in (th.optim.Adam, th.optim.AdamW) or chosen:
-        return kwargs
-    # There is none for complex parameters
-    return kwargs | dict(fused=True) if all(map(th.is_floating_point, parameters)) else kwargs
 
 
 def _rows(observation: PyTorchObs) -> list[PyTorchObs]:

@@ -37,8 +37,8 @@ def algorithm_names(model_class: type[OffPolicyAlgorithm]) -> list[str]:
     :param model_class: class of a model
     :return: names of it and of the algorithms that it derives from
     """
-    bases = [base for base in model_class.__mro__ if issubclass(base, OffPolicyAlgorithm) and not isabstract(base)]
-    return [base.__name__ for base in bases if base is not OffPolicyAlgorithm]
+    bases = (base for base in model_class.__mro__ if issubclass(base, OffPolicyAlgorithm) and not isabstract(base))
+    return [base.__name__ for base in bases if base.policy_aliases]  # which SB3's own base and mixins lack
 
 
 def check_zip_file(path: str | Path | BufferedIOBase, algorithms: list[str]) -> None:
