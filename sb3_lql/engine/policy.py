@@ -23,6 +23,22 @@ from sb3_lql.networks.critics import EnsembleCritic
 from sb3_lql.networks.matrices import in_blocks
 
 
+class ExportableChain(nn.Module):
+    """
+    The chains of a policy by operations that exporters know, on the CPU. Called with features and draws, or with
+    features and fixed starts, it returns where the chains end.
+
+    :param critic: a copy of the critic, which extracts features and chooses among actions
+    """
+
+    #: Whether TorchScript can trace it.
+    traceable = True
+
+    def __init__(self, critic: EnsembleCritic) -> None:
+        super().__init__()
+        self.critic = critic
+
+
 class ChainPolicy(BasePolicy):
     """
     An action is what a chain makes of random draws. Critics choose among several.
@@ -216,6 +232,20 @@ class ChainPolicy(BasePolicy):
         :param starts: fixed points in [-1, 1], shape (batch, action_dim), in the precision of the features
         :return: as of :meth:`run`
         """
+
+    def draw_shapes(self) -> dict[str, tuple[int | str, ...]]:
+        """
+        :return: shapes of what :meth:`draw` returns, in its order, by name; the size of the batch is "batch"
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say what it draws: override draw_shapes.")
+
+    def exportable(self, dtype: th.dtype) -> ExportableChain:
+        """
+        :param dtype: in which chains are to be computed
+        :return: the chains, for export
+        :raises ValueError: if they cannot be exported
+        """
+        raise ValueError(f"{type(self).__name__} has no form for export: override draw_shapes and exportable.")
 
     def act(self, features: th.Tensor, *draws: th.Tensor) -> th.Tensor:
         """

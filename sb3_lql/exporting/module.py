@@ -1,6 +1,6 @@
 """The policy as a plain PyTorch module, for exporters."""
 
-import copy
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -10,12 +10,8 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from sb3_lql.engine.policy import fixed_starts
-from sb3_lql.langevin.policies import LangevinPolicy
-from sb3_lql.langevin.sampler import ScoreFunction
-from sb3_lql.networks.critics import EnsembleCritic
+from sb3_lql.engine.policy import ChainPolicy, fixed_starts
 
 Precision = Literal["float64", "float32"]
 
@@ -53,7 +49,7 @@ class PolicyModule(nn.Module):
 
     def __init__(
         self,
-        policy: LangevinPolicy,
+        policy: ChainPolicy,
         deterministic: bool = True,
         vec_normalize: VecNormalize | None = None,
         precision: Precision = "float64",
@@ -65,37 +61,32 @@ class PolicyModule(nn.Module):
         self.n_action_samples, self.action_dim = policy.n_action_samples, policy.action_dim
         #: In which ``predict`` computes what this module does, from observations on.
         learned_features = any(True for _ in policy.critic.features_extractor.parameters())
-        self.predict_precision = "float32" if learned_features or policy.critic.exact_dtype is th.float32 else "float64"
-        self.critic = _copy_critic(policy.critic, self.dtype)
-        self.sampler = copy.deepcopy(policy.sampler).cpu().to(self.dtype)
+        self.predict_precision = "float32" if learned_features or policy.exact_dtype is th.float32 else "float64"
+        self.chain = policy.exportable(self.dtype)
+        #: Shapes of the draws that are arguments, by name.
+        self.draw_shapes = {} if deterministic else policy.draw_shapes()
         self.normalizers = _make_normalizers(vec_normalize, self.observation_space)
         self.register_buffer("starts", fixed_starts(self.n_action_samples, self.action_dim).to(self.dtype))
         self._register_bounds()
         self.train(False)
         self.requires_grad_(False)
-        self.gradient = self._make_gradient()
 
-    def forward(
-        self, observations: PyTorchObs, initial_actions: th.Tensor | None = None, noise: th.Tensor | None = None
-    ) -> th.Tensor:
+    def forward(self, observations: PyTorchObs, *draws: th.Tensor) -> th.Tensor:
         """
-        Where ``n_action_samples`` is 1, the shapes lack the dimension of that name.
-
         :param observations: as the environment gives them and of its dtype, but with the channels of images first;
             shape ``(batch, *observation_shape)``, or a tensor for each key
-        :param initial_actions: ``a_0`` in [-1, 1], shape (batch, n_action_samples, action_dim), float32
-        :param noise: ``z``, shape (chain_length, batch, n_action_samples, action_dim), float32
+        :param draws: unless deterministic, what the policy draws, as :meth:`inputs_drawn` has it
         :return: actions within the bounds of the action space and of its dtype, shape ``(batch, *action_shape)``
         """
-        features = self.critic.features(self._normalize(observations)).to(self.dtype)
-        starts = self.starts.expand(features.shape[0], -1, -1) if initial_actions is None else initial_actions
-        starts = starts.reshape(-1, self.action_dim).to(self.dtype)
-        if noise is not None:
-            noise = noise.reshape(self.sampler.chain_length, -1, self.action_dim).to(self.dtype)
+        features = self.chain.critic.features(self._normalize(observations)).to(self.dtype)
+        if self.deterministic:
+            draws = (self.starts.expand(features.shape[0], -1, -1).reshape(-1, self.action_dim),)
+        else:
+            draws = tuple(draw.to(self.dtype) for draw in self.chain_draws(draws))
         if self.n_action_samples > 1:
             # repeat_interleave would fix the size of the batch in torch.export
             features = features[:, None].expand(-1, self.n_action_samples, -1).flatten(0, 1)
-        actions = self._best_of_samples(features, self.sampler(self._score(features), starts, noise).actions)
+        actions = self._best_of_samples(features, self.chain(features, *draws))
         scaled = self.middle + self.half_range * actions.to(self.middle.dtype).reshape(-1, *self.action_space.shape)
         bounded = th.minimum(th.maximum(scaled, self.low), self.high)
         return bounded.to(_dtype(self.action_space))
@@ -106,14 +97,30 @@ class PolicyModule(nn.Module):
         :raises ValueError: if a key of the observations is the name of another input
         """
         types = {name: _batch_of(part) for name, part in _parts(self.observation_space).items()}
-        if not self.deterministic:
-            samples = [self.n_action_samples] if self.n_action_samples > 1 else []
-            shape: tuple[int | str, ...] = ("batch", *samples, self.action_dim)
-            draws = {"initial_actions": shape, "noise": (self.sampler.chain_length, *shape)}
-            for name in draws.keys() & types.keys():
-                raise ValueError(f"the observations' key {name!r} is that of another input: rename it")
-            types |= {name: (th.float32, shape) for name, shape in draws.items()}
+        drawn = self.inputs_drawn()
+        for name in types.keys() & drawn.keys():
+            raise ValueError(f"the observations' key {name!r} is that of another input: rename it")
+        return types | drawn
+
+    def inputs_drawn(self) -> dict[str, InputType]:
+        """
+        :return: those of :meth:`inputs` that are draws, with a dimension for the samples of an observation after that of
+            the batch if there are several
+        """
+        samples = [self.n_action_samples] if self.n_action_samples > 1 else []
+        types: dict[str, InputType] = {}
+        for name, shape in self.draw_shapes.items():
+            after = shape.index("batch") + 1
+            types[name] = th.float32, (*shape[:after], *samples, *shape[after:])
         return types
+
+    def chain_draws(self, draws: Iterable[th.Tensor]) -> list[th.Tensor]:
+        """
+        :param draws: as :meth:`inputs_drawn` has them
+        :return: the same as the chain takes them, a row for each sample
+        """
+        shapes = ([-1 if size == "batch" else int(size) for size in shape] for shape in self.draw_shapes.values())
+        return [draw.reshape(shape) for draw, shape in zip(draws, shapes, strict=True)]
 
     def example(self, batch_size: int) -> tuple[Any, ...]:
         """
@@ -127,7 +134,7 @@ class PolicyModule(nn.Module):
         for name, part in _parts(self.observation_space).items():
             if isinstance(part, (spaces.Discrete, spaces.MultiDiscrete)):
                 tensors[name] += th.tensor(np.asarray(part.start, np.int64))
-        draws = () if self.deterministic else (tensors.pop("initial_actions"), tensors.pop("noise"))
+        draws = [tensors.pop(name) for name in self.draw_shapes]
         return (tensors if isinstance(self.observation_space, spaces.Dict) else tensors[OBSERVATIONS], *draws)
 
     def _register_bounds(self) -> None:
@@ -148,39 +155,12 @@ class PolicyModule(nn.Module):
             normalized = normalizer(normalized)
         return normalized
 
-    def _score(self, features: th.Tensor) -> ScoreFunction:
-        gradient = self.gradient
-        if gradient is None:
-            return self.critic.action_gradient(features)
-        levels = features.new_zeros(features.shape[0], dtype=th.int64)
-        return lambda actions, level: gradient(features, actions, levels + level)
-
     def _best_of_samples(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
         if self.n_action_samples == 1:
             return actions
-        q_values = self.critic.q_values(features, actions).amin(dim=0)
+        q_values = self.chain.critic.q_values(features, actions).amin(dim=0)
         best = q_values.reshape(-1, self.n_action_samples).argmax(dim=1)[:, None, None].expand(-1, 1, self.action_dim)
         return actions.reshape(-1, self.n_action_samples, self.action_dim).gather(1, best).squeeze(1)
-
-    def _make_gradient(self) -> th.fx.GraphModule | None:
-        """
-        The gradient of the critics in the action as the operations that autograd makes of it, where there is no closed
-        form: exporters do not know ``th.func.grad``.
-        """
-        if self.critic.has_closed_form_gradient:
-            return None
-
-        def gradient(features: th.Tensor, actions: th.Tensor, levels: th.Tensor) -> th.Tensor:
-            given = None if self.critic.level_encoder is None else levels
-            result: th.Tensor = th.func.grad(lambda a: self.critic.q_values(features, a, given).sum())(actions)
-            return result
-
-        # Sizes that are equal here would be taken for one
-        batch = 1 + sum(self.critic.input_parts)
-        features, actions = (th.zeros(batch, size, dtype=self.dtype) for size in self.critic.input_parts[:2])
-        make = make_fx(gradient, tracing_mode="symbolic", _allow_non_fake_inputs=True)
-        module: th.fx.GraphModule = make(features, actions, th.zeros(batch, dtype=th.int64))
-        return module
 
 
 class _Normalizer(nn.Module):
@@ -197,33 +177,6 @@ class _Normalizer(nn.Module):
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         return ((observations.double() - self.mean) / self.std).clamp(-self.clip, self.clip).float()
-
-
-class _Constant(nn.Module):
-    """Stands for a module whose result does not change."""
-
-    value: th.Tensor
-
-    def __init__(self, value: th.Tensor) -> None:
-        super().__init__()
-        self.register_buffer("value", value)
-
-    def forward(self, dtype: th.dtype) -> th.Tensor:
-        return self.value.to(dtype)
-
-
-def _copy_critic(critic: EnsembleCritic, dtype: th.dtype) -> EnsembleCritic:
-    known = EnsembleCritic
-    if (type(critic).q_values, type(critic).action_gradient) != (known.q_values, known.action_gradient):
-        raise ValueError(f"{type(critic).__name__} computes Q-values its own way, which export does not know.")
-    critic = copy.deepcopy(critic).cpu()
-    critic.layers.to(dtype)
-    critic.activations.to(dtype)
-    if critic.level_encoder is not None:
-        with th.no_grad():
-            embeddings = critic.level_encoder(dtype)
-        critic.level_encoder = _Constant(embeddings)  # type: ignore[assignment]
-    return critic
 
 
 def _make_normalizers(vec_normalize: VecNormalize | None, space: spaces.Space[Any]) -> nn.ModuleDict:

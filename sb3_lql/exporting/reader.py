@@ -10,8 +10,9 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
+from sb3_lql.engine.algorithm import ChainAlgorithm
+from sb3_lql.engine.policy import ChainPolicy
 from sb3_lql.exporting.module import OBSERVATIONS, PolicyModule
-from sb3_lql.langevin.family import LangevinAlgorithm
 
 Format = Literal["onnx", "torchscript", "torch-export"]
 
@@ -41,7 +42,7 @@ class ExportedPolicy:
     def __call__(self, observations: Observations, *draws: np.ndarray) -> np.ndarray:
         """
         :param observations: a batch
-        :param draws: initial actions and noise, if the policy was exported with them
+        :param draws: what the policy draws, if it was exported so
         :return: actions, shape ``(batch, *action_shape)``
         """
         return self._run(observations, *draws)
@@ -59,7 +60,7 @@ class Parity(NamedTuple):
 
 
 def measure_parity(
-    exported: ExportedPolicy, module: PolicyModule, model: LangevinAlgorithm, n_observations: int
+    exported: ExportedPolicy, module: PolicyModule, model: ChainAlgorithm, n_observations: int
 ) -> Parity:
     """
     Compare a file with its model on observations sampled from their space, of which one is passed alone.
@@ -71,10 +72,10 @@ def measure_parity(
     :return: how near they are
     """
     observations = sample_observations(module, n_observations)
-    draws = _sample_draws(module, n_observations)
-    batches = [_rows(part, observations, draws) for part in (slice(0, 1), slice(1, None))]
+    draws = _sample_draws(module, model.policy, n_observations)
+    batches = [_rows(module, part, observations, draws) for part in (slice(0, 1), slice(1, None))]
     actions = np.concatenate([exported(*batch) for batch in batches])
-    differences = _differences(actions, _model_actions(model, module, observations, *draws), model.action_space)
+    differences = _differences(actions, _model_actions(model, module, observations, draws), model.action_space)
     return Parity(n_observations, float(differences.max()), int((~(differences <= TOLERANCE)).sum()))
 
 
@@ -130,19 +131,20 @@ def _sample(space: spaces.Space[Any], module: PolicyModule, name: str, n: int, s
     return np.stack([space.sample() for _ in range(n)])
 
 
-def _sample_draws(module: PolicyModule, n: int, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Initial actions and noise, if the module takes them."""
+def _sample_draws(module: PolicyModule, policy: ChainPolicy, n: int) -> list[np.ndarray]:
+    """What the policy draws for ``n`` observations, in the shapes that the module takes."""
     if module.deterministic:
-        return ()
-    rng = np.random.default_rng(seed)
-    _, start_shape = module.inputs()["initial_actions"]
-    shape = [n, *(int(size) for size in start_shape[1:])]
-    starts = rng.uniform(-1.0, 1.0, shape).astype(np.float32)
-    return starts, rng.standard_normal((module.sampler.chain_length, *shape)).astype(np.float32)
+        return []
+    rows = n * module.n_action_samples
+    with th.random.fork_rng(devices=[]):
+        th.manual_seed(0)
+        draws = policy.draw(th.zeros(rows, 1))
+    shapes = [[n if size == "batch" else int(size) for size in shape] for _, shape in module.inputs_drawn().values()]
+    return [draw.reshape(shape).numpy() for draw, shape in zip(draws, shapes, strict=True)]
 
 
 def _model_actions(
-    model: LangevinAlgorithm, module: PolicyModule, observations: Observations, *draws: np.ndarray
+    model: ChainAlgorithm, module: PolicyModule, observations: Observations, draws: list[np.ndarray]
 ) -> np.ndarray:
     """The actions of the model's own policy; where draws are given, in the precision of a chain without noise."""
     if module.vec_normalize is not None:
@@ -151,13 +153,11 @@ def _model_actions(
         return model.predict(observations, deterministic=True)[0]
     policy = model.policy
     policy.set_training_mode(False)
-    n, dim = policy.n_action_samples, policy.action_dim
     with th.no_grad():
-        features = policy.critic.features(policy.obs_to_tensor(observations)[0]).to(policy.critic.exact_dtype)
-        starts, noise = (th.from_numpy(draw).to(features) for draw in draws)
-        features = features.repeat_interleave(n, dim=0)
-        actions = policy.act(features, starts.reshape(-1, dim), noise.reshape(len(noise), -1, dim)).float()
-    return policy.unscale_action(actions.cpu().numpy().reshape(-1, *model.action_space.shape))
+        features = policy.features(policy.obs_to_tensor(observations)[0]).to(policy.exact_dtype)
+        features = features.repeat_interleave(policy.n_action_samples, dim=0)
+        actions = policy.act(features, *(draw.to(features) for draw in module.chain_draws(map(th.from_numpy, draws))))
+    return policy.unscale_action(actions.float().cpu().numpy().reshape(-1, *model.action_space.shape))
 
 
 def _differences(actions: np.ndarray, others: np.ndarray, box: spaces.Box) -> np.ndarray:
@@ -169,9 +169,10 @@ def _differences(actions: np.ndarray, others: np.ndarray, box: spaces.Box) -> np
     return result
 
 
-def _rows(part: slice, observations: Observations, draws: tuple[np.ndarray, ...]) -> list[Any]:
+def _rows(module: PolicyModule, part: slice, observations: Observations, draws: list[np.ndarray]) -> list[Any]:
     of_part = {k: v[part] for k, v in observations.items()} if isinstance(observations, dict) else observations[part]
-    return [of_part, *(draw[part] if index == 0 else draw[:, part] for index, draw in enumerate(draws))]
+    axes = [shape.index("batch") for shape in module.draw_shapes.values()]
+    return [of_part, *(draw[(slice(None),) * axis + (part,)] for draw, axis in zip(draws, axes, strict=True))]
 
 
 def _as_tensors(argument: Observations) -> th.Tensor | dict[str, th.Tensor]:
@@ -204,7 +205,7 @@ def _load_onnx(content: bytes) -> Callable[..., np.ndarray]:
 
     def run(observations: Observations, *draws: np.ndarray) -> np.ndarray:
         parts = observations if isinstance(observations, dict) else {OBSERVATIONS: observations}
-        given = parts | dict(zip(("initial_actions", "noise"), draws, strict=False))
+        given = parts | dict(zip((name for name in names if name not in parts), draws, strict=True))
         actions: np.ndarray = session.run(["actions"], {name: given[name] for name in names})[0]
         return actions
 

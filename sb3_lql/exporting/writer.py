@@ -15,16 +15,16 @@ from stable_baselines3.common.vec_env import VecNormalize
 import sb3_lql
 from sb3_lql.common.files import whole_file
 from sb3_lql.common.validation import check_count, check_flag
+from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.exporting.module import PolicyModule, Precision
 from sb3_lql.exporting.reader import ExportedPolicy, Format, check_parity, measure_parity, require
-from sb3_lql.langevin.family import LangevinAlgorithm
 
 #: Operators that onnxruntime has known since 2022.
 OPSET = 18
 
 
 def export(
-    model: LangevinAlgorithm,
+    model: ChainAlgorithm,
     path: str | Path,
     *,
     format: Format = "onnx",
@@ -73,7 +73,7 @@ def export(
 
 
 def export_bytes(
-    model: LangevinAlgorithm,
+    model: ChainAlgorithm,
     format: Format,
     deterministic: bool,
     vec_normalize: VecNormalize | bool,
@@ -112,7 +112,7 @@ def export_bytes(
     return content, module
 
 
-def statistics_of(model: LangevinAlgorithm, vec_normalize: VecNormalize | bool) -> VecNormalize | None:
+def statistics_of(model: ChainAlgorithm, vec_normalize: VecNormalize | bool) -> VecNormalize | None:
     """
     :param model: a model
     :param vec_normalize: as :func:`export` takes it
@@ -139,7 +139,8 @@ def _dynamic_shapes(module: PolicyModule) -> tuple[Any, ...]:
     observations: Any = {0: batch}
     if isinstance(module.observation_space, spaces.Dict):
         observations = {key: {0: batch} for key in module.observation_space.spaces}
-    return (observations,) if module.deterministic else (observations, {0: batch}, {1: batch})
+    draws = tuple({shape.index("batch"): batch} for shape in module.draw_shapes.values())
+    return (observations, draws) if draws else (observations,)
 
 
 def _exported_program(module: PolicyModule) -> th.export.ExportedProgram:
@@ -157,7 +158,7 @@ def _to_torch_export(module: PolicyModule, algorithm: str) -> bytes:
 
 
 def _to_torchscript(module: PolicyModule, algorithm: str) -> bytes:
-    if module.gradient is not None:
+    if not module.chain.traceable:
         raise ValueError("the critic's action-gradient has no closed form, and its operations cannot be traced")
     # Where tracing takes the size of the batch for a constant, one row can still be broadcast to others
     traced = th.jit.freeze(th.jit.trace(module, module.example(1), check_trace=False))  # type: ignore[no-untyped-call]
@@ -195,7 +196,7 @@ def _to_onnx(module: PolicyModule, algorithm: str) -> bytes:
 def _about(module: PolicyModule, algorithm: str) -> dict[str, str]:
     """What is written into a file for whoever finds it."""
     return dict(
-        description="Observations to actions, by Langevin chains on a critic",
+        description="Observations to actions",
         algorithm=algorithm,
         sb3_lql=sb3_lql.__version__,
         deterministic=str(module.deterministic),

@@ -8,6 +8,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
 from sb3_lql.engine.policy import ChainPolicy
+from sb3_lql.langevin.exportable import ExportableLangevin
 from sb3_lql.langevin.runner import compiled_langevin_chain, langevin_chain
 from sb3_lql.langevin.sampler import LangevinChain, LangevinSampler
 
@@ -111,6 +112,23 @@ class LangevinPolicy(ChainPolicy):
         :return: where they end, in [-1, 1], shape (batch, action_dim)
         """
         return self.run_chain(features, starts, None).actions
+
+    def draw_shapes(self) -> dict[str, tuple[int | str, ...]]:
+        """
+        :return: shapes of what :meth:`draw` returns, in its order, by name; the size of the batch is "batch"
+        """
+        return {
+            "initial_actions": ("batch", self.action_dim),
+            "noise": (self.chain_length, "batch", self.action_dim),
+        }
+
+    def exportable(self, dtype: th.dtype) -> ExportableLangevin:
+        """
+        :param dtype: in which chains are to be computed
+        :return: the chains, for export
+        :raises ValueError: for a critic that computes Q-values its own way
+        """
+        return ExportableLangevin(self.sampler, self.critic, dtype)
 
     @th.no_grad()
     def sample_actions(

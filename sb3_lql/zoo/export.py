@@ -15,10 +15,10 @@ import rl_zoo3
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_lql.common.files import whole_file
+from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.exporting.module import PolicyModule, Precision
 from sb3_lql.exporting.reader import TOLERANCE, ExportedPolicy, Format, measure_parity, sample_observations
 from sb3_lql.exporting.writer import export_bytes
-from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.saving.safe import algorithm_of
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2"}
@@ -141,13 +141,13 @@ def _export(args: argparse.Namespace) -> None:
         )
 
 
-def _load(path: Path, algo: str | None) -> LangevinAlgorithm:
+def _load(path: Path, algo: str | None) -> ChainAlgorithm:
     is_safe = path.suffix == SAFE_SUFFIX
     algo = algo or (algorithm_of(path).lower() if is_safe else DEFAULT_ALGORITHM)
     if algo not in ALGORITHMS:
         raise ValueError(f"argument MODEL: {path} is of {reprlib.repr(algo)}, and may be of {', '.join(ALGORITHMS)}")
     model_class: Any = rl_zoo3.ALGOS[algo]
-    model: LangevinAlgorithm
+    model: ChainAlgorithm
     if is_safe:
         model = model_class.load_safe(path, **ACTING)
         return model
@@ -161,7 +161,7 @@ def _load(path: Path, algo: str | None) -> LangevinAlgorithm:
         ) from error
 
 
-def _statistics_of(path: Path, model: LangevinAlgorithm) -> list[Path]:
+def _statistics_of(path: Path, model: ChainAlgorithm) -> list[Path]:
     """The files that hold them: a safe one itself; of another, what ``train`` saves in a folder beside it."""
     if path.suffix == SAFE_SUFFIX:
         own = model.get_vec_normalize_env()
@@ -169,7 +169,7 @@ def _statistics_of(path: Path, model: LangevinAlgorithm) -> list[Path]:
     return sorted(path.absolute().parent.glob(f"*/{STATISTICS_FILE}"))
 
 
-def _load_statistics(path: Path, model_path: Path, model: LangevinAlgorithm) -> VecNormalize:
+def _load_statistics(path: Path, model_path: Path, model: ChainAlgorithm) -> VecNormalize:
     if path == OF_MODEL:
         found = _statistics_of(model_path, model)
         if len(found) != 1:
@@ -189,7 +189,7 @@ def _load_statistics(path: Path, model_path: Path, model: LangevinAlgorithm) -> 
     return loaded
 
 
-def _print_latency(model: LangevinAlgorithm, exported: ExportedPolicy, module: PolicyModule, repetitions: int) -> None:
+def _print_latency(model: ChainAlgorithm, exported: ExportedPolicy, module: PolicyModule, repetitions: int) -> None:
     """Of one action, both in turns: what slows the machine down slows both."""
     batch = sample_observations(module, 1)
     draws = [draw.numpy() for draw in module.example(1)[1:]]

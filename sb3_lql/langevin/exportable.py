@@ -1,0 +1,93 @@
+"""A Langevin chain on a copy of a critic, by operations that exporters know."""
+
+import copy
+
+import torch as th
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from sb3_lql.engine.policy import ExportableChain
+from sb3_lql.langevin.sampler import LangevinSampler, ScoreFunction
+from sb3_lql.networks.critics import EnsembleCritic
+
+
+class ExportableLangevin(ExportableChain):
+    """
+    The chains of a :class:`~sb3_lql.langevin.policies.LangevinPolicy`, on the CPU.
+
+    :param sampler: the chain and its schedule, which is copied
+    :param critic: the critic, which is copied
+    :param dtype: in which chains are computed; features are extracted in float32
+    :raises ValueError: for a critic of another kind
+    """
+
+    critic: EnsembleCritic
+
+    def __init__(self, sampler: LangevinSampler, critic: EnsembleCritic, dtype: th.dtype) -> None:
+        super().__init__(_copy_critic(critic, dtype))
+        self.sampler = copy.deepcopy(sampler).cpu().to(dtype)
+        self.gradient = None if critic.has_closed_form_gradient else _trace_gradient(self.critic, dtype)
+        self.traceable = self.gradient is None
+
+    def forward(self, features: th.Tensor, initial_actions: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param features: shape (batch, features_dim)
+        :param initial_actions: ``a_0``, shape (batch, action_dim)
+        :param noise: ``z``, shape (chain_length, batch, action_dim); ``None`` for chains without noise
+        :return: where the chains end, shape (batch, action_dim)
+        """
+        actions: th.Tensor = self.sampler(self._score(features), initial_actions, noise).actions
+        return actions
+
+    def _score(self, features: th.Tensor) -> ScoreFunction:
+        gradient = self.gradient
+        if gradient is None:
+            return self.critic.action_gradient(features)
+        levels = features.new_zeros(features.shape[0], dtype=th.int64)
+        return lambda actions, level: gradient(features, actions, levels + level)
+
+
+class _Constant(nn.Module):
+    """Stands for a module whose result does not change."""
+
+    value: th.Tensor
+
+    def __init__(self, value: th.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value)
+
+    def forward(self, dtype: th.dtype) -> th.Tensor:
+        return self.value.to(dtype)
+
+
+def _copy_critic(critic: EnsembleCritic, dtype: th.dtype) -> EnsembleCritic:
+    known = EnsembleCritic
+    if (type(critic).q_values, type(critic).action_gradient) != (known.q_values, known.action_gradient):
+        raise ValueError(f"{type(critic).__name__} computes Q-values its own way, which export does not know.")
+    critic = copy.deepcopy(critic).cpu()
+    critic.layers.to(dtype)
+    critic.activations.to(dtype)
+    if critic.level_encoder is not None:
+        with th.no_grad():
+            embeddings = critic.level_encoder(dtype)
+        critic.level_encoder = _Constant(embeddings)  # type: ignore[assignment]
+    return critic
+
+
+def _trace_gradient(critic: EnsembleCritic, dtype: th.dtype) -> th.fx.GraphModule:
+    """
+    The gradient of the critics in the action as the operations that autograd makes of it: exporters do not know
+    ``th.func.grad``.
+    """
+
+    def gradient(features: th.Tensor, actions: th.Tensor, levels: th.Tensor) -> th.Tensor:
+        given = None if critic.level_encoder is None else levels
+        result: th.Tensor = th.func.grad(lambda a: critic.q_values(features, a, given).sum())(actions)
+        return result
+
+    # Sizes that are equal here would be taken for one
+    batch = 1 + sum(critic.input_parts)
+    features, actions = (th.zeros(batch, size, dtype=dtype) for size in critic.input_parts[:2])
+    make = make_fx(gradient, tracing_mode="symbolic", _allow_non_fake_inputs=True)
+    module: th.fx.GraphModule = make(features, actions, th.zeros(batch, dtype=th.int64))
+    return module
