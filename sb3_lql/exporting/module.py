@@ -104,7 +104,7 @@ class PolicyModule(nn.Module):
 
     def inputs_drawn(self) -> dict[str, InputType]:
         """
-        :return: those of :meth:`inputs` that are draws, with a dimension for the samples of an observation after that of
+        :return: those of :meth:`inputs` that are draws, with a dimension for an observation's samples after that of
             the batch if there are several
         """
         samples = [self.n_action_samples] if self.n_action_samples > 1 else []
