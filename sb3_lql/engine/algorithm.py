@@ -87,6 +87,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     #: Names of arguments that say every how many updates something is done, such as a delayed update.
     delays: ClassVar[tuple[str, ...]] = ()
 
+    #: The policy, which holds everything that is learned.
     policy: ChainPolicy
     #: The critic, which is the policy's.
     critic: EnsembleCritic
@@ -94,8 +95,11 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     critic_target: EnsembleCritic
     #: The environments' action space.
     action_space: spaces.Box
+    #: Arguments of the constructor.
     reward_scale: float
+    #: Likewise.
     target_update_interval: int
+    #: Likewise.
     compile: bool | None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
