@@ -14,7 +14,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_lql import NCLQL
-from sb3_lql.networks.matrices import BLOCK_ROWS
+from sb3_lql.networks.matmul import BLOCK_ROWS
 from tests.operations import CountedOperations
 
 

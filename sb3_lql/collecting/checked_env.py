@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_lql.collecting.workers import watch_workers
+from sb3_lql.common.scaling import running_std
 from sb3_lql.common.validation import LARGEST_OBSERVATION, LARGEST_REWARD, as_numbers, check_finite
 
 UNHARMED = "The step was not stored: the model is as it was before it, and can be saved or learn on."
@@ -193,7 +194,7 @@ def _std(running: RunningMeanStd, normalization: VecNormalize) -> Any:
     """What values are divided by. Before the first of them, from which it is learned, none deviates."""
     if normalization.training and running.count < 1.0:
         return np.full_like(running.var, np.inf)
-    return np.sqrt(running.var + normalization.epsilon)
+    return running_std(running, normalization.epsilon)
 
 
 def _parts(

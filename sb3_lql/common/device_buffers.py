@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_lql.common.buffer_files import n_used_steps
 from sb3_lql.common.buffers import Float32Storage, upload
+from sb3_lql.common.scaling import running_std, standardize
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:
@@ -219,17 +220,17 @@ class DeviceReplayBuffer(Float32Storage):
         )
 
     def _normalize(self, batch: dict[str, th.Tensor], env: VecNormalize) -> None:
-        """``VecNormalize``'s formulas, on the device. Its statistics change with every step and are sent each time."""
+        """Done on the device. The statistics change with every step and are sent each time."""
         if env.norm_obs:
             by_key = {key: env.obs_rms[key] for key in env.norm_obs_keys} if env.norm_obs_keys else env.obs_rms
             for name, rms in _flat("observations", by_key).items():
-                statistics = np.stack([rms.mean, np.sqrt(rms.var + env.epsilon)]).astype(np.float32)
+                statistics = np.stack([rms.mean, running_std(rms, env.epsilon)]).astype(np.float32)
                 mean, std = upload(statistics, self.device)
                 for field in (name, f"next_{name}"):
-                    batch[field] = ((batch[field] - mean) / std).clamp(-env.clip_obs, env.clip_obs)
+                    batch[field] = standardize(batch[field], mean, std, env.clip_obs)
         if env.norm_reward:
-            std = float(np.sqrt(env.ret_rms.var + env.epsilon))
-            batch["rewards"] = (batch["rewards"] / std).clamp(-env.clip_reward, env.clip_reward)
+            reward_std = float(running_std(env.ret_rms, env.epsilon))
+            batch["rewards"] = standardize(batch["rewards"], 0.0, reward_std, env.clip_reward)
 
 
 class DeviceDictReplayBuffer(DeviceReplayBuffer, DictReplayBuffer):

@@ -31,7 +31,7 @@ def with_suffix(path: str | Path, suffix: str) -> Path:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """
     A file to write to, which takes its name once all of it is on the disk. An error within, a kill or a full disk leave
     what was there before.
@@ -101,9 +101,9 @@ def _copy_permissions(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """
-    :func:`whole_file` for a folder, of a name that is not taken.
+    :func:`atomic_write` for a folder, of a name that is not taken.
 
     :param path: the folder's name
     :return: a folder to write to
@@ -138,7 +138,7 @@ def discard_folder(path: Path) -> None:
 
 def discard_unfinished(folder: Path, name: str) -> None:
     """
-    Delete what processes that were killed have left of :func:`whole_folder` and :func:`discard_folder`, as far as the
+    Delete what processes that were killed have left of :func:`atomic_folder` and :func:`discard_folder`, as far as the
     system lets us. What another computer or a living process is about stays.
 
     :param folder: where to look

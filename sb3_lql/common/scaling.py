@@ -1,7 +1,11 @@
-"""The affine map between a box of any bounds and float type and [-1, 1]^d."""
+"""Arithmetic of action boxes and of ``VecNormalize``."""
+
+from typing import Any
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 
 
 def scale_to_unit(action: np.ndarray, box: spaces.Box) -> np.ndarray:
@@ -10,8 +14,8 @@ def scale_to_unit(action: np.ndarray, box: spaces.Box) -> np.ndarray:
     :param box: a bounded box
     :return: within [-1, 1], float32
     """
-    middle, half_range = _affine(box)
-    scaled: np.ndarray = np.clip((action - middle) / half_range, -1.0, 1.0).astype(np.float32)
+    center, half_range = center_and_half_range(box)
+    scaled: np.ndarray = np.clip((action - center) / half_range, -1.0, 1.0).astype(np.float32)
     return scaled
 
 
@@ -21,12 +25,37 @@ def scale_from_unit(scaled_action: np.ndarray, box: spaces.Box) -> np.ndarray:
     :param box: a bounded box
     :return: within the box, of its dtype
     """
-    middle, half_range = _affine(box)
-    action: np.ndarray = np.clip(middle + half_range * scaled_action, box.low, box.high).astype(box.dtype)
+    center, half_range = center_and_half_range(box)
+    action: np.ndarray = np.clip(center + half_range * scaled_action, box.low, box.high).astype(box.dtype)
     return action
 
 
-def _affine(box: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """Middle and half range of the box, in float64 and halved before they are added: no bounds overflow."""
+def center_and_half_range(box: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param box: a bounded box
+    :return: both of the box's shape, in float64; each bound is halved first, so that none overflows
+    """
     half_low, half_high = 0.5 * box.low.astype(np.float64), 0.5 * box.high.astype(np.float64)
     return half_high + half_low, half_high - half_low
+
+
+def running_std(running: RunningMeanStd, epsilon: float) -> Any:
+    """
+    :param running: statistics of ``VecNormalize``
+    :param epsilon: its small constant
+    :return: the standard deviation by which it divides, an array or a number
+    """
+    return np.sqrt(running.var + epsilon)
+
+
+def standardize(values: th.Tensor, mean: th.Tensor | float, std: th.Tensor | float, clip: float) -> th.Tensor:
+    """
+    ``VecNormalize``'s formula, on tensors.
+
+    :param values: observations or rewards
+    :param mean: their running mean; zero for rewards
+    :param std: as :func:`running_std` returns it
+    :param clip: largest magnitude of the result
+    :return: of the same shape
+    """
+    return ((values - mean) / std).clamp(-clip, clip)

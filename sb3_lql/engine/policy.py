@@ -20,7 +20,7 @@ from sb3_lql.common.validation import check_count, check_finite, check_observati
 from sb3_lql.engine.acceleration import GraphedFunction
 from sb3_lql.engine.optimization import with_fused_step
 from sb3_lql.networks.critics import EnsembleCritic
-from sb3_lql.networks.matrices import in_blocks
+from sb3_lql.networks.matmul import batch_invariant
 
 
 class ExportableChain(nn.Module):
@@ -254,7 +254,7 @@ class ChainPolicy(BasePolicy):
         :return: the best of each observation's actions, shape (batch, action_dim)
         """
         actions = (self._graphed_run if self.use_cuda_graphs else self.run)(features, *draws)
-        return self._best_of_samples(actions, lambda: self._lowest_q_values(features, actions))
+        return best_of_samples(actions, self.n_action_samples, lambda: self._lowest_q_values(features, actions))
 
     @th.no_grad()
     def noise_free_actions(self, obs: PyTorchObs) -> th.Tensor:
@@ -268,8 +268,10 @@ class ChainPolicy(BasePolicy):
         starts = fixed_starts(self.n_action_samples, self.action_dim).to(features).repeat(len(features), 1)
         features = features.repeat_interleave(self.n_action_samples, dim=0)
         run = self._graphed_run_without_noise if self.use_cuda_graphs else self.run_without_noise
-        actions = in_blocks(run, features, starts)
-        return self._best_of_samples(actions, lambda: in_blocks(self._lowest_q_values, features, actions)).float()
+        actions = batch_invariant(run, features, starts)
+        return best_of_samples(
+            actions, self.n_action_samples, lambda: batch_invariant(self._lowest_q_values, features, actions)
+        ).float()
 
     def _features_one_by_one(self, obs: PyTorchObs) -> th.Tensor:
         """The features, shape (batch, features_dim), each extracted by itself unless that is mere copying."""
@@ -281,18 +283,6 @@ class ChainPolicy(BasePolicy):
     def _lowest_q_values(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """The minimum over the critics, shape (batch, 1)."""
         return self.critic.q_values(features, actions).amin(dim=0)
-
-    def _best_of_samples(self, actions: th.Tensor, q_values: Callable[[], th.Tensor]) -> th.Tensor:
-        """
-        :param actions: shape (batch * n_action_samples, action_dim)
-        :param q_values: computes the lowest of each, shape (batch * n_action_samples, 1), where there is a choice
-        :return: for each observation the action of the highest, shape (batch, action_dim)
-        """
-        if self.n_action_samples == 1:
-            return actions
-        best = q_values().view(-1, self.n_action_samples).argmax(dim=1)
-        candidates = actions.view(-1, self.n_action_samples, self.action_dim)
-        return candidates[th.arange(len(best), device=best.device), best]
 
     def constants(self) -> tuple[Any, ...]:
         """
@@ -380,6 +370,19 @@ class ChainPolicy(BasePolicy):
             n_critics=self.n_critics,
             n_action_samples=self.n_action_samples,
         )
+
+
+def best_of_samples(actions: th.Tensor, n_samples: int, q_values: Callable[[], th.Tensor]) -> th.Tensor:
+    """
+    :param actions: shape (batch * n_samples, action_dim)
+    :param n_samples: actions per observation
+    :param q_values: computes the Q-values to compare, shape (batch * n_samples, 1); not called for one sample
+    :return: for each observation the action with the highest Q-value, shape (batch, action_dim)
+    """
+    if n_samples == 1:
+        return actions
+    best = q_values().reshape(-1, n_samples).argmax(dim=1)[:, None, None].expand(-1, 1, actions.shape[1])
+    return actions.reshape(-1, n_samples, actions.shape[1]).gather(1, best).squeeze(1)
 
 
 def optimizer_attribute(name: str) -> str:

@@ -11,7 +11,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
-from sb3_lql.engine.policy import ChainPolicy, fixed_starts
+from sb3_lql.common.scaling import center_and_half_range, running_std, standardize
+from sb3_lql.engine.policy import ChainPolicy, best_of_samples, fixed_starts
 
 Precision = Literal["float64", "float32"]
 
@@ -38,9 +39,9 @@ class PolicyModule(nn.Module):
 
     #: Where chains without noise start, shape (n_action_samples, action_dim).
     starts: th.Tensor
-    #: Middle of the box of actions, of its shape, like the next three.
-    middle: th.Tensor
-    #: Half of its width.
+    #: Center of the action box, of its shape, like the next three.
+    center: th.Tensor
+    #: Half of the box's width.
     half_range: th.Tensor
     #: Its lower bounds.
     low: th.Tensor
@@ -86,8 +87,11 @@ class PolicyModule(nn.Module):
         if self.n_action_samples > 1:
             # repeat_interleave would fix the size of the batch in torch.export
             features = features[:, None].expand(-1, self.n_action_samples, -1).flatten(0, 1)
-        actions = self._best_of_samples(features, self.chain(features, *draws))
-        scaled = self.middle + self.half_range * actions.to(self.middle.dtype).reshape(-1, *self.action_space.shape)
+        actions = self.chain(features, *draws)
+        actions = best_of_samples(
+            actions, self.n_action_samples, lambda: self.chain.critic.q_values(features, actions).amin(dim=0)
+        )
+        scaled = self.center + self.half_range * actions.to(self.center.dtype).reshape(-1, *self.action_space.shape)
         bounded = th.minimum(th.maximum(scaled, self.low), self.high)
         return bounded.to(_dtype(self.action_space))
 
@@ -139,10 +143,10 @@ class PolicyModule(nn.Module):
 
     def _register_bounds(self) -> None:
         box = self.action_space
-        low, high = (th.from_numpy(bound.astype(np.float64)) for bound in (box.low, box.high))
-        bounds = dict(low=low, high=high, middle=0.5 * high + 0.5 * low, half_range=0.5 * high - 0.5 * low)
-        for name, value in bounds.items():  # those of float64 may be beyond float32
-            self.register_buffer(name, value.to(th.float64 if box.dtype == np.float64 else self.dtype))
+        center, half_range = center_and_half_range(box)
+        dtype = th.float64 if box.dtype == np.float64 else self.dtype  # bounds in float64 may overflow float32
+        for name, value in dict(low=box.low, high=box.high, center=center, half_range=half_range).items():
+            self.register_buffer(name, th.as_tensor(value, dtype=dtype))
 
     def _normalize(self, observations: PyTorchObs) -> PyTorchObs:
         if isinstance(observations, dict):
@@ -155,13 +159,6 @@ class PolicyModule(nn.Module):
             normalized = normalizer(normalized)
         return normalized
 
-    def _best_of_samples(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
-        if self.n_action_samples == 1:
-            return actions
-        q_values = self.chain.critic.q_values(features, actions).amin(dim=0)
-        best = q_values.reshape(-1, self.n_action_samples).argmax(dim=1)[:, None, None].expand(-1, 1, self.action_dim)
-        return actions.reshape(-1, self.n_action_samples, self.action_dim).gather(1, best).squeeze(1)
-
 
 class _Normalizer(nn.Module):
     """What ``VecNormalize`` does to observations, in float64 as it does."""
@@ -173,10 +170,10 @@ class _Normalizer(nn.Module):
         super().__init__()
         self.clip = float(clip)
         self.register_buffer("mean", th.as_tensor(statistics.mean, dtype=th.float64))
-        self.register_buffer("std", th.as_tensor(np.sqrt(statistics.var + epsilon), dtype=th.float64))
+        self.register_buffer("std", th.as_tensor(running_std(statistics, epsilon), dtype=th.float64))
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
-        return ((observations.double() - self.mean) / self.std).clamp(-self.clip, self.clip).float()
+        return standardize(observations.double(), self.mean, self.std, self.clip).float()
 
 
 def _make_normalizers(vec_normalize: VecNormalize | None, space: spaces.Space[Any]) -> nn.ModuleDict:

@@ -10,6 +10,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
+from sb3_lql.common.scaling import center_and_half_range
 from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.engine.policy import ChainPolicy
 from sb3_lql.exporting.module import OBSERVATIONS, PolicyModule
@@ -162,7 +163,7 @@ def _model_actions(
 
 def _differences(actions: np.ndarray, others: np.ndarray, box: spaces.Box) -> np.ndarray:
     """For each of the actions the largest difference of its coordinates, besides the rounding of the box's dtype."""
-    half_range = 0.5 * box.high.astype(np.float64) - 0.5 * box.low.astype(np.float64)
+    _, half_range = center_and_half_range(box)
     rounding = np.spacing(np.maximum(np.abs(box.low), np.abs(box.high))).astype(np.float64)
     difference = np.abs(0.5 * actions.astype(np.float64) - 0.5 * others.astype(np.float64)) * 2.0
     result: np.ndarray = (np.maximum(difference - rounding, 0.0) / half_range).reshape(len(actions), -1).max(axis=1)

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
 import sb3_lql
-from sb3_lql.common.files import whole_file
+from sb3_lql.common.files import atomic_write
 from sb3_lql.common.validation import check_count, check_flag
 from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.exporting.module import PolicyModule, Precision
@@ -67,7 +67,7 @@ def export(
     """
     content, _ = export_bytes(model, format, deterministic, vec_normalize, precision, n_observations)
     path = Path(path)
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
     return path
 

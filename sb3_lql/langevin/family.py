@@ -12,7 +12,7 @@ from sb3_lql.engine.algorithm import Batch, ChainAlgorithm
 from sb3_lql.engine.arguments import DEFAULTS, SharedArguments
 from sb3_lql.langevin.policies import CnnPolicy, LangevinPolicy, MlpPolicy, MultiInputPolicy
 from sb3_lql.langevin.sampler import LangevinSampler
-from sb3_lql.networks.matrices import multiplies_bfloat16_fast
+from sb3_lql.networks.matmul import has_fast_bfloat16
 
 
 class LangevinArguments(SharedArguments, total=False):
@@ -110,7 +110,7 @@ class LangevinAlgorithm(ChainAlgorithm):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        if self.bfloat16_chain and not multiplies_bfloat16_fast(self.device):
+        if self.bfloat16_chain and not has_fast_bfloat16(self.device):
             warnings.warn(
                 f"bfloat16_chain=True makes chains slower on device {str(self.device)!r}: leave it out. It is for GPUs "
                 "with bfloat16 instructions.",

@@ -15,7 +15,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_lql.networks.activations import ValueAndDerivative, value_and_derivative
-from sb3_lql.networks.matrices import Matrix
+from sb3_lql.networks.matmul import PackedWeight
 
 #: From actions of shape (batch, action_dim) and a noise level to the gradient of Q there, of the same shape.
 ActionGradient = Callable[[th.Tensor, int], th.Tensor]
@@ -49,7 +49,7 @@ class EnsembleLinear(nn.Module):
         """
         weight, bias = self.parameters_in(x.dtype)
         x = x.expand(weight.shape[0], -1, -1)
-        return Matrix(weight).multiply(x, bias) if x.dtype == th.float64 else th.baddbmm(bias, x, weight)
+        return PackedWeight(weight).matmul(x, bias) if x.dtype == th.float64 else th.baddbmm(bias, x, weight)
 
     def extra_repr(self) -> str:
         """:return: the sizes, for ``print``"""
@@ -228,30 +228,30 @@ class EnsembleCritic(BaseModel):
         dtype = features.dtype
         first_weight, first_bias = first.parameters_in(dtype)
         state_weight, action_weight, level_weight = th.split(first_weight, self.input_parts, dim=1)
-        from_state = Matrix(state_weight).multiply(features.expand(self.n_critics, -1, -1), first_bias)
+        from_state = PackedWeight(state_weight).matmul(features.expand(self.n_critics, -1, -1), first_bias)
         from_level = None if self.level_encoder is None else th.bmm(self.level_encoder(dtype), level_weight)
         if not hidden:
             return lambda actions, noise_level: action_weight.mT.sum(dim=0).expand_as(actions)
         # The products with actions are small, and the last levels' steps too: they are never of bfloat16
-        action_matrix = Matrix(action_weight)
+        packed_action_weight = PackedWeight(action_weight)
         weights, biases = zip(*(layer.parameters_in(dtype) for layer in hidden), strict=True)
-        matrices = [Matrix(weight, bfloat16) for weight in weights[:-1]]
+        packed_weights = [PackedWeight(weight, bfloat16) for weight in weights[:-1]]
         last_weight = weights[-1].mT
 
         def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
             constant = from_state if from_level is None else from_state + from_level[:, noise_level, None]
-            x = action_matrix.multiply(actions.expand(self.n_critics, -1, -1), constant)
+            x = packed_action_weight.matmul(actions.expand(self.n_critics, -1, -1), constant)
             slopes = []
             for index, derivative in enumerate(derivatives):
                 value, slope = derivative(x)
                 slopes.append(slope)
-                if index < len(matrices):  # the Q-value itself is not needed
-                    x = matrices[index].multiply(value, biases[index])
+                if index < len(packed_weights):  # the Q-value itself is not needed
+                    x = packed_weights[index].matmul(value, biases[index])
             # Backwards from dQ/dx of the last layer, which is its weight, through slopes and weights to the action
             backward = last_weight * slopes.pop()
-            for slope, weight in zip(reversed(slopes), reversed(matrices), strict=True):
-                backward = weight.multiply_transposed(backward) * slope
-            return action_matrix.multiply_transposed(backward).sum(dim=0)
+            for slope, weight in zip(reversed(slopes), reversed(packed_weights), strict=True):
+                backward = weight.matmul_transposed(backward) * slope
+            return packed_action_weight.matmul_transposed(backward).sum(dim=0)
 
         return gradient
 

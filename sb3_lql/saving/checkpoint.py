@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 
 from sb3_lql.collecting.collection import CollectionMixin
 from sb3_lql.common.buffer_files import read_buffer, write_buffer
-from sb3_lql.common.files import discard_folder, discard_unfinished, whole_folder
+from sb3_lql.common.files import atomic_folder, discard_folder, discard_unfinished
 from sb3_lql.saving.normalization import in_normalization, normalization_state, set_statistics
 from sb3_lql.saving.random_states import set_training_states, training_states
 
@@ -51,7 +51,7 @@ def save_checkpoint(
     before = checkpoints(folder)
     number = _number(before[-1]) + 1 if before else 1
     checkpoint = folder / f"{number:06d}_{model.num_timesteps}_steps"
-    with whole_folder(checkpoint) as unfinished:
+    with atomic_folder(checkpoint) as unfinished:
         model.save(unfinished / MODEL)
         assert model.replay_buffer is not None
         write_buffer(model.replay_buffer, unfinished)

@@ -14,7 +14,7 @@ from sb3_lql.collecting.replay import ReplayMixin
 from sb3_lql.common.buffer_layout import REPLAY_BUFFERS
 from sb3_lql.common.buffers import float32_space
 from sb3_lql.common.compatibility import check_foreign_arguments
-from sb3_lql.common.files import whole_file, with_suffix
+from sb3_lql.common.files import atomic_write, with_suffix
 from sb3_lql.saving import checkpoint as checkpoints
 from sb3_lql.saving import safe
 from sb3_lql.saving.normalization import check_spaces_within
@@ -43,7 +43,7 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         if not isinstance(path, str | Path):
             super().save(path, exclude, include)
             return
-        with whole_file(with_suffix(path, ".zip")) as file:
+        with atomic_write(with_suffix(path, ".zip")) as file:
             super().save(file, exclude, include)  # type: ignore[arg-type]
 
     @classmethod
@@ -85,7 +85,7 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         if not isinstance(path, str | Path):
             super().save_replay_buffer(path)
             return
-        with whole_file(with_suffix(path, ".pkl")) as file:
+        with atomic_write(with_suffix(path, ".pkl")) as file:
             super().save_replay_buffer(file)  # type: ignore[arg-type]
 
     def load_replay_buffer(self, path: str | Path | BufferedIOBase, truncate_last_traj: bool = True) -> None:

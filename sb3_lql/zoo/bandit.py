@@ -22,7 +22,7 @@ from sb3_lql.benchmark.bandit import figures
 from sb3_lql.benchmark.bandit.measures import mode_table, summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, NAMES, Run, draw, measure_at_inverse_temperatures
 from sb3_lql.collecting.interrupts import interrupts_deferred
-from sb3_lql.common.files import discard_folder, whole_file
+from sb3_lql.common.files import atomic_write, discard_folder
 from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.saving.checkpoint import MODEL, find_checkpoint, read_manifest, restore, save_checkpoint
 from sb3_lql.zoo.registry import hyperparams_file
@@ -76,7 +76,7 @@ def bandit() -> None:
         _draw_figures(run, folder)
         summary["seconds"]["total"] = time.perf_counter() - started
         # Last, and in one stroke: where there is a summary, the run is complete
-        with whole_file(folder / "summary.json") as file:
+        with atomic_write(folder / "summary.json") as file:
             file.write((json.dumps(summary, indent=2) + "\n").encode())
     discard_folder(folder / CHECKPOINTS)
     print(f"{mode_table([(run.name, summary)])}Written to {folder}: summary.json, samples.npy, pictures, the agent")

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import rl_zoo3
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_lql.common.files import whole_file
+from sb3_lql.common.files import atomic_write
 from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.exporting.module import PolicyModule, Precision
 from sb3_lql.exporting.reader import TOLERANCE, ExportedPolicy, Format, measure_parity, sample_observations
@@ -109,7 +109,7 @@ def _export(args: argparse.Namespace) -> None:
         if args.output.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         # Opened first: where nothing can be written, nobody waits for the export
-        with whole_file(args.output) as file:
+        with atomic_write(args.output) as file:
             content, module = export_bytes(
                 model, args.format, not args.noise_input, vec_normalize or False, args.precision, n_observations=100
             )

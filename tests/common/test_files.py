@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sb3_lql.common.buffer_files import ARRAYS, STATE, read_buffer, write_buffer
 from sb3_lql.common.buffers import Float32ReplayBuffer, end_episodes
 from sb3_lql.common.device_buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
-from sb3_lql.common.files import UNFINISHED, discard_folder, discard_unfinished, whole_file, whole_folder
+from sb3_lql.common.files import UNFINISHED, atomic_folder, atomic_write, discard_folder, discard_unfinished
 
 BOX = spaces.Box(-1.0, 1.0, (3,), np.float64)
 DICT = spaces.Dict({"image": spaces.Box(0, 255, (2, 2), np.uint8), "speed": BOX})
@@ -36,12 +36,12 @@ def fill_the_disk(file: BinaryIO) -> None:
 
 def test_file_keeps_its_content_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "file"
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(b"old")
-    with pytest.raises(OSError, match="No space"), whole_file(path) as file:
+    with pytest.raises(OSError, match="No space"), atomic_write(path) as file:
         fill_the_disk(file)
     assert path.read_bytes() == b"old"
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
         file.flush()
         assert path.read_bytes() == b"old"
@@ -58,7 +58,7 @@ def umask() -> Iterator[None]:
 
 
 def write(path: Path, content: bytes = b"new") -> None:
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 
@@ -69,7 +69,7 @@ def test_file_keeps_its_permissions_and_a_new_one_follows_the_umask(tmp_path: Pa
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     for mode in (0o600, 0o660, 0o604, 0o755):
         path.chmod(mode)
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             (unfinished,) = set(tmp_path.iterdir()) - {path}
             assert stat.S_IMODE(unfinished.stat().st_mode) == mode  # nobody else reads it while it is written
             file.write(b"newer")
@@ -120,7 +120,7 @@ def test_links_stay_and_lead_to_the_new_content(tmp_path: Path, exists: bool) ->
         assert not target.is_symlink()
         assert target.read_bytes() == link.name.encode()
     assert list(target.parent.iterdir()) == [target]
-    with pytest.raises(OSError, match="No space"), whole_file(second) as file:
+    with pytest.raises(OSError, match="No space"), atomic_write(second) as file:
         fill_the_disk(file)
     assert target.read_bytes() == b"second"
 
@@ -128,7 +128,7 @@ def test_links_stay_and_lead_to_the_new_content(tmp_path: Path, exists: bool) ->
 @pytest.mark.parametrize("letter", ["a", "\u00e9"])
 def test_the_longest_name_that_a_disk_takes_can_be_written(tmp_path: Path, letter: str) -> None:
     path = tmp_path / (letter * (255 // len(letter.encode())))
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(b"content")
     assert [path.read_bytes(), *tmp_path.iterdir()] == [b"content", path]
 
@@ -162,7 +162,7 @@ def unwritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_in_a_read_only_folder_a_file_is_written_over(unwritable: Path) -> None:
     inode = unwritable.stat().st_ino
-    with pytest.raises(OSError, match="No space"), whole_file(unwritable) as file:
+    with pytest.raises(OSError, match="No space"), atomic_write(unwritable) as file:
         fill_the_disk(file)
     assert unwritable.read_bytes() == b"old content that is longer"
     write(unwritable)
@@ -201,14 +201,14 @@ def test_device_stays_a_device(tmp_path: Path) -> None:
 
 def test_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "folder"
-    with pytest.raises(OSError, match="No space"), whole_folder(path) as folder, (folder / "part").open("wb") as file:
+    with pytest.raises(OSError, match="No space"), atomic_folder(path) as folder, (folder / "part").open("wb") as file:
         fill_the_disk(file)
     assert list(tmp_path.iterdir()) == []
-    with whole_folder(path) as folder:
+    with atomic_folder(path) as folder:
         (folder / "part").write_text("whole")
         assert not path.exists()
     assert (path / "part").read_text() == "whole"
-    with pytest.raises(OSError, match="not empty"), whole_folder(path) as folder:
+    with pytest.raises(OSError, match="not empty"), atomic_folder(path) as folder:
         (folder / "part").write_text("of another")
     assert (path / "part").read_text() == "whole"
 

@@ -1,5 +1,6 @@
 """The policy: where its chains start, which of them it takes, and where it computes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch as th
 
 from sb3_lql import LQL, NCLQL
-from sb3_lql.engine.policy import fixed_starts
+from sb3_lql.engine.policy import best_of_samples, fixed_starts
 from sb3_lql.langevin.policies import LangevinPolicy
 
 
@@ -35,15 +36,19 @@ def test_deterministic_action_is_the_end_of_a_noise_free_chain_from_the_centre(a
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_best_of_several_chains_has_the_highest_minimum_critic(deterministic: bool) -> None:
+def test_best_of_several_chains_has_the_highest_minimum_critic(
+    deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A weak drift, so that the chains do not all end in the same corner
     policy = make_policy(n_action_samples=8, normalize_score=False, inverse_temperature=0.1)
     obs = th.randn(5, 10)
     candidates = []
-    original = policy._best_of_samples
-    policy._best_of_samples = lambda actions, q_values: (  # type: ignore[method-assign]
-        candidates.append(actions) or original(actions, q_values)  # type: ignore[func-returns-value]
-    )
+
+    def recorded(actions: th.Tensor, n_samples: int, q_values: Callable[[], th.Tensor]) -> th.Tensor:
+        candidates.append(actions)
+        return best_of_samples(actions, n_samples, q_values)
+
+    monkeypatch.setattr("sb3_lql.engine.policy.best_of_samples", recorded)
     chosen = policy(obs, deterministic=deterministic)
     actions = th.cat(candidates).view(5, 8, 2)
     assert len(set(map(tuple, actions[0].tolist()))) == 8

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_lql.benchmark.comparison.spec import Run
-from sb3_lql.common.files import whole_file
+from sb3_lql.common.files import atomic_write
 
 #: In a results folder, what was planned; the folders of the runs lie below ``runs``.
 PLAN_FILE = "benchmark.json"
@@ -64,5 +64,5 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     :param path: the file
     :param value: what it will hold
     """
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write((json.dumps(value, indent=1) + "\n").encode())

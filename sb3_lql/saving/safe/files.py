@@ -10,7 +10,7 @@ from typing import Any
 import safetensors.torch
 import torch as th
 
-from sb3_lql.common.files import whole_file
+from sb3_lql.common.files import atomic_write
 from sb3_lql.common.memory import memory
 
 #: The entry of the header's metadata that holds the JSON.
@@ -36,7 +36,7 @@ def write_file(path: Path, document: dict[str, Any], tensors: dict[str, th.Tenso
     :param tensors: by name, on the CPU, contiguous and each with a storage of its own
     """
     content = safetensors.torch.save(tensors, {ENTRY: signed(document, tensors)})
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch as th
 
 from sb3_lql import LQL, NCLQL
-from sb3_lql.networks.matrices import BLOCK_ROWS, Matrix, in_blocks, multiplies_bfloat16_fast
+from sb3_lql.networks.matmul import BLOCK_ROWS, PackedWeight, batch_invariant, has_fast_bfloat16
 
 #: Half the distance from 1 to the next number: bfloat16 has eight significant bits.
 ROUNDING = 2**-9
@@ -16,9 +16,9 @@ ROUNDING = 2**-9
 def test_float32_products_are_batched_affine_maps() -> None:
     x, weight, bias = th.randn(2, 5, 3), th.randn(2, 3, 4), th.randn(2, 1, 4)
     for member in range(2):
-        product = Matrix(weight).multiply(x, bias)[member]
+        product = PackedWeight(weight).matmul(x, bias)[member]
         th.testing.assert_close(product, x[member] @ weight[member] + bias[member])
-        back = Matrix(weight).multiply_transposed(product.expand(2, -1, -1))[member]
+        back = PackedWeight(weight).matmul_transposed(product.expand(2, -1, -1))[member]
         th.testing.assert_close(back, product @ weight[member].T)
 
 
@@ -30,8 +30,8 @@ def test_blocks_of_one_size_give_any_number_of_rows_in_their_order(dtype: th.dty
 
     for n in range(1, 2 * BLOCK_ROWS + 2):
         x, y = th.randn(n, 3, dtype=dtype), th.randn(n, 1, dtype=dtype)
-        assert th.equal(in_blocks(multiply, x, y), x * y)
-    assert in_blocks(lambda x: x[:, :2], th.zeros(0, 3, dtype=dtype)).shape == (0, 2)
+        assert th.equal(batch_invariant(multiply, x, y), x * y)
+    assert batch_invariant(lambda x: x[:, :2], th.zeros(0, 3, dtype=dtype)).shape == (0, 2)
 
 
 @pytest.mark.parametrize("n_members", [1, 3])
@@ -40,17 +40,17 @@ def test_blocks_of_one_size_give_any_number_of_rows_in_their_order(dtype: th.dty
 def test_in_float64_a_row_of_a_block_does_not_depend_on_its_place(
     in_features: int, out_features: int, n_members: int
 ) -> None:
-    matrix = Matrix(th.randn(n_members, in_features, out_features, dtype=th.float64))
+    matrix = PackedWeight(th.randn(n_members, in_features, out_features, dtype=th.float64))
     bias = th.randn(n_members, 1, out_features, dtype=th.float64)
     x = th.randn(n_members, BLOCK_ROWS, in_features, dtype=th.float64)
-    y = matrix.multiply(x, bias)
+    y = matrix.matmul(x, bias)
     th.testing.assert_close(y, x @ matrix.weight[..., :out_features] + bias)
-    back = matrix.multiply_transposed(y)
+    back = matrix.matmul_transposed(y)
     th.testing.assert_close(back, y @ matrix.weight[..., :out_features].mT)
     for shift in range(1, BLOCK_ROWS):
-        rolled = matrix.multiply(x.roll(shift, dims=1), bias)
+        rolled = matrix.matmul(x.roll(shift, dims=1), bias)
         assert th.equal(rolled, y.roll(shift, dims=1))
-        assert th.equal(matrix.multiply_transposed(rolled), back.roll(shift, dims=1))
+        assert th.equal(matrix.matmul_transposed(rolled), back.roll(shift, dims=1))
 
 
 def test_factors_and_products_are_rounded_to_bfloat16_and_sums_are_not() -> None:
@@ -58,7 +58,7 @@ def test_factors_and_products_are_rounded_to_bfloat16_and_sums_are_not() -> None
     weight = th.ones(1, 257, 1)
     x = th.ones(1, 1, 257)
     x[..., 0] += ROUNDING / 2  # lost when the factor is rounded
-    product = Matrix(weight, bfloat16=True).multiply(x, th.full((1, 1, 1), 0.25))
+    product = PackedWeight(weight, bfloat16=True).matmul(x, th.full((1, 1, 1), 0.25))
     assert product.dtype == th.float32
     assert product.item() == 256.25  # 257 lies between 256 and 258; ties go to even
 
@@ -67,9 +67,9 @@ def test_products_in_bfloat16_are_those_of_float32_within_the_rounding() -> None
     x, weight, bias = th.rand(2, 50, 64), th.rand(2, 64, 30), th.zeros(2, 1, 30)
     exact = th.bmm(x.double(), weight.double())
     # Positive terms: the relative error of their sum is at most that of a term, and the result's own
-    error = (Matrix(weight, bfloat16=True).multiply(x, bias) / exact - 1).abs().max()
+    error = (PackedWeight(weight, bfloat16=True).matmul(x, bias) / exact - 1).abs().max()
     assert error <= 3.1 * ROUNDING
-    back = Matrix(weight, bfloat16=True).multiply_transposed(exact.float())
+    back = PackedWeight(weight, bfloat16=True).matmul_transposed(exact.float())
     error = (back / th.bmm(exact, weight.double().mT) - 1).abs().max()
     assert error <= 3.1 * ROUNDING
 
@@ -106,5 +106,5 @@ def test_bfloat16_is_said_to_be_slower_once_where_it_is(tiny: dict[str, Any]) ->
 @pytest.mark.parametrize("supported", [False, True])
 def test_bfloat16_is_fast_on_a_gpu_with_instructions_for_it(supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(th.cuda, "is_bf16_supported", lambda including_emulation: supported and not including_emulation)
-    assert multiplies_bfloat16_fast(th.device("cuda")) is supported
-    assert not multiplies_bfloat16_fast(th.device("cpu"))
+    assert has_fast_bfloat16(th.device("cuda")) is supported
+    assert not has_fast_bfloat16(th.device("cpu"))
