@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from sb3_lql.common.validation import check_count
 from sb3_lql.diffusion.process import DiffusionProcess
 from sb3_lql.engine.acceleration import compiled
-from sb3_lql.engine.policy import ChainPolicy
+from sb3_lql.engine.policy import ChainPolicy, best_of_samples
 from sb3_lql.networks.denoisers import Denoiser
 
 #: Keeps the quantile of a fixed start finite.
@@ -146,7 +146,7 @@ class DiffusionPolicy(ChainPolicy):
             rows = features.repeat_interleave(self.n_action_samples, dim=0)
             start, noise = self.draw(rows)
             actions = self.denoise(denoiser, rows, start, noise)
-            return self._best_of_samples(actions, lambda: self._lowest_q_values(rows, actions))
+            return best_of_samples(actions, self.n_action_samples, lambda: self._lowest_q_values(rows, actions))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | dict(
