@@ -8,6 +8,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
+from torch import nn
 
 from sb3_lql.common.validation import check_count
 from sb3_lql.diffusion.process import DiffusionProcess
@@ -45,6 +46,8 @@ class DiffusionPolicy(ChainPolicy):
     :param start_scale: standard deviation of ``x_T``
     :param acts_with_target: act by the denoiser's running average
     :param time_network: see :class:`~sb3_lql.networks.denoisers.Denoiser`
+    :param initial_temperature: ``alpha`` at first, if it is learned
+    :param running: averages that the algorithm keeps, by name, with what they are at first
     :param net_arch: sizes of the hidden layers, [256, 256, 256] by default; ``dict(qf=[...], pi=[...])`` for those of
         the critic and of the denoiser
     """
@@ -53,6 +56,8 @@ class DiffusionPolicy(ChainPolicy):
     denoiser: Denoiser
     #: Its running average.
     denoiser_target: Denoiser
+    #: ``log alpha``, shape (), if it is learned.
+    log_temperature: nn.Parameter
 
     def __init__(
         self,
@@ -63,6 +68,8 @@ class DiffusionPolicy(ChainPolicy):
         start_scale: float = 1.0,
         acts_with_target: bool = False,
         time_network: bool = True,
+        initial_temperature: float | None = None,
+        running: dict[str, float] | None = None,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -73,6 +80,8 @@ class DiffusionPolicy(ChainPolicy):
         self.start_scale = start_scale
         self.acts_with_target = acts_with_target
         self.time_network = time_network
+        self.initial_temperature = initial_temperature
+        self.running = running or {}
         self._build(lr_schedule)
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -87,6 +96,11 @@ class DiffusionPolicy(ChainPolicy):
         ).to(self.device)
         self.add_target("denoiser", copy.deepcopy(self.denoiser))
         self.add_optimizer("actor", self.denoiser.parameters(), lr_schedule(1))
+        for name, value in self.running.items():
+            self.register_buffer(name, th.tensor(value))
+        if self.initial_temperature is not None:
+            self.log_temperature = nn.Parameter(th.tensor(math.log(self.initial_temperature)))
+            self.add_optimizer("temperature", [self.log_temperature], lr_schedule(1))
 
     @property
     def chain_length(self) -> int:
@@ -154,6 +168,8 @@ class DiffusionPolicy(ChainPolicy):
             start_scale=self.start_scale,
             acts_with_target=self.acts_with_target,
             time_network=self.time_network,
+            initial_temperature=self.initial_temperature,
+            running=self.running,
             net_arch=dict(qf=self.net_arch, pi=self.actor_arch),
         )
 

@@ -170,13 +170,14 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         """
         yield from ()
 
-    def _after_td_step(self, batch: Batch, q_values: th.Tensor) -> Iterator[Loss]:
+    def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
         """
         The losses that an update descends after the TD step, each computed once the step before it was taken. Nothing
         here may wait for the device.
 
         :param batch: the minibatch
         :param q_values: Q of that minibatch *before* the TD step, shape (n_critics, batch, 1), without gradient
+        :param next_actions: those of the TD target
         :return: losses, with the optimisers that descend them
         """
         yield from ()
@@ -336,13 +337,14 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         batch_norm_stats = [stat.clone() for stat in self._batch_norm_stats]
         self._logged = {}
         with th.no_grad():
-            target = self._backup(batch, self._next_actions(batch))
+            next_actions = self._next_actions(batch)
+            target = self._backup(batch, next_actions)
         for loss in self._before_td_step(batch):
             self._descend(loss)
         q_values = self.critic(batch.observations, batch.actions.float())
         self._descend(Loss("critic_loss", "critic", self._td_loss(batch, q_values, target)))
         self._log("q_mean", q_values.mean())
-        for loss in self._after_td_step(batch, q_values.detach()):
+        for loss in self._after_td_step(batch, q_values.detach(), next_actions):
             self._descend(loss)
         for stat, before in zip(self._batch_norm_stats, batch_norm_stats, strict=True):
             stat.copy_(th.where(self._guard.healthy > 0, stat, before))
