@@ -69,7 +69,7 @@ class Toy(ChainAlgorithm):
         return self.policy.run(features, *self.policy.draw(features))
 
     def _after_td_step(self, batch: Batch, q_values: th.Tensor) -> Iterator[Loss]:
-        if self._n_updates % self.policy_delay == 0:
+        if self._is_due(self.policy_delay):
             features = self.policy.features(batch.observations).detach()
             spread = self.policy.actor(features).chunk(2, dim=1)[1].mean()
             values = self.critic.q_values(features, self.policy.run(features, *self.policy.draw(features)))

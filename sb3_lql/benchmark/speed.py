@@ -15,12 +15,14 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from torch import nn
 
-from sb3_lql import LQL, NCLQL
+from sb3_lql.algorithms import ALGORITHMS
 from sb3_lql.benchmark.naive import NaiveUpdate
 from sb3_lql.benchmark.tables import markdown_table
 from sb3_lql.engine.acceleration import GraphedFunction
+from sb3_lql.langevin.family import LangevinAlgorithm
 
-ALGORITHMS: dict[str, type[LQL | NCLQL]] = {"lql": LQL, "nclql": NCLQL}
+#: Names of the algorithms that :class:`NaiveUpdate` can do too.
+TIMED = [name for name, entry in ALGORITHMS.items() if issubclass(entry.cls, LangevinAlgorithm)]
 
 #: Sizes of observations and actions of the paper's tasks, in v4.
 SIZES: dict[str, tuple[int, int]] = {
@@ -96,15 +98,15 @@ class Timing:
         return float(np.median(self.calls_ms))
 
 
-def make_model(size: str, algo: str, device: str, compiled: bool) -> LQL | NCLQL:
+def make_model(size: str, algo: str, device: str, compiled: bool) -> LangevinAlgorithm:
     """
     :param size: one of :data:`SIZES`
-    :param algo: one of :data:`ALGORITHMS`
+    :param algo: one of :data:`TIMED`
     :param device: "cpu" or "cuda"
     :param compiled: the constructor's ``compile``
     :return: a model with the default hyperparameters, of which the replay buffer holds random transitions
     """
-    model: LQL | NCLQL = _filled(ALGORITHMS[algo], size, device, compile=compiled)
+    model: LangevinAlgorithm = _filled(ALGORITHMS[algo].cls, size, device, compile=compiled)
     return model
 
 
@@ -125,7 +127,7 @@ def _filled(model_class: Any, size: str, device: str, **kwargs: Any) -> Any:
     return model.learn(N_TRANSITIONS, log_interval=None)
 
 
-def bare_products(model: LQL | NCLQL, batch_size: int) -> Callable[[], th.Tensor]:
+def bare_products(model: LangevinAlgorithm, batch_size: int) -> Callable[[], th.Tensor]:
     """
     The matrix products in the action that a chain cannot do without: forward to the last hidden layer and back.
 
@@ -156,7 +158,7 @@ def bare_products(model: LQL | NCLQL, batch_size: int) -> Callable[[], th.Tensor
 def make_entries(size: str, algo: str, device: str, batch_size: int, compiled: bool = True) -> list[Entry]:
     """
     :param size: one of :data:`SIZES`
-    :param algo: one of :data:`ALGORITHMS`
+    :param algo: one of :data:`TIMED`
     :param device: "cpu" or "cuda"
     :param batch_size: transitions per update, and chains in a batch
     :param compiled: whether there are entries of the compiled library
@@ -189,7 +191,7 @@ def make_entries(size: str, algo: str, device: str, batch_size: int, compiled: b
     return entries
 
 
-def _chain(model: LQL | NCLQL, obs: th.Tensor) -> Callable[[], th.Tensor]:
+def _chain(model: LangevinAlgorithm, obs: th.Tensor) -> Callable[[], th.Tensor]:
     features = model.critic.features(obs)
 
     @th.no_grad()

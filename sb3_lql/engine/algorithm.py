@@ -87,6 +87,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     #: Names of arguments that say every how many updates something is done, such as a delayed update.
     delays: ClassVar[tuple[str, ...]] = ()
 
+    #: The policy, which holds everything that is learned.
     policy: ChainPolicy
     #: The critic, which is the policy's.
     critic: EnsembleCritic
@@ -94,8 +95,11 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     critic_target: EnsembleCritic
     #: The environments' action space.
     action_space: spaces.Box
+    #: Arguments of the constructor.
     reward_scale: float
+    #: Likewise.
     target_update_interval: int
+    #: Likewise.
     compile: bool | None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -146,6 +150,26 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         target: th.Tensor = self.reward_scale * batch.rewards + (1 - batch.dones) * discounts * next_q_values
         return target
 
+    def _td_loss(self, batch: Batch, q_values: th.Tensor, target: th.Tensor) -> th.Tensor:
+        """
+        The mean squared error of each critic, summed over critics.
+
+        :param batch: the minibatch
+        :param q_values: Q of that minibatch, shape (n_critics, batch, 1)
+        :param target: from :meth:`_backup`
+        :return: scalar
+        """
+        return F.mse_loss(q_values, target.expand_as(q_values)) * len(q_values)
+
+    def _before_td_step(self, batch: Batch) -> Iterator[Loss]:
+        """
+        The losses that an update descends between the TD target and the TD step, with the critics of before.
+
+        :param batch: the minibatch
+        :return: losses, with the optimisers that descend them
+        """
+        yield from ()
+
     def _after_td_step(self, batch: Batch, q_values: th.Tensor) -> Iterator[Loss]:
         """
         The losses that an update descends after the TD step, each computed once the step before it was taken. Nothing
@@ -160,6 +184,10 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     def _between_updates(self) -> None:
         """What is done after each update and cannot be recorded as a CUDA graph; nothing by default."""
 
+    def _is_due(self, interval: int) -> bool:
+        """Whether the current update is one at which something is done that is done every so many updates."""
+        return self._n_updates % interval == 0
+
     def _policy_arguments(self) -> dict[str, Any]:
         """What the policy is made with besides ``policy_kwargs``, by the algorithm's own arguments."""
         return dict(n_action_samples=self.n_action_samples)
@@ -170,7 +198,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
 
     def _update_constants(self) -> tuple[Any, ...]:
         """The Python values besides the networks' shapes on which an update depends."""
-        due = (self._n_updates % getattr(self, name) == 0 for name in self.delays)
+        due = (self._is_due(getattr(self, name)) for name in self.delays)
         return self.gamma, self.reward_scale, *due, *self.policy.constants()
 
     def _check_arguments(self) -> None:
@@ -286,7 +314,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
             logged = update(batch)
             names.append(tuple(logged))
             rows.append(th.stack(list(logged.values())))
-            if self._n_updates % self.target_update_interval == 0:
+            if self._is_due(self.target_update_interval):
                 self._update_targets()
             self._between_updates()
 
@@ -309,9 +337,10 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         self._logged = {}
         with th.no_grad():
             target = self._backup(batch, self._next_actions(batch))
+        for loss in self._before_td_step(batch):
+            self._descend(loss)
         q_values = self.critic(batch.observations, batch.actions.float())
-        # Summed over critics: each has its own mean squared error
-        self._descend(Loss("critic_loss", "critic", F.mse_loss(q_values, target.expand_as(q_values)) * len(q_values)))
+        self._descend(Loss("critic_loss", "critic", self._td_loss(batch, q_values, target)))
         self._log("q_mean", q_values.mean())
         for loss in self._after_td_step(batch, q_values.detach()):
             self._descend(loss)

@@ -138,15 +138,15 @@ def compose_signature(cls: type[Any]) -> None:
     ]
     constructor.__signature__ = inspect.Signature([*parameters[:-1], *shared], return_annotation=None)
     if cls.__doc__:
-        cls.__doc__ = _with_descriptions(cls, [parameter.name for parameter in (*parameters[1:-1], *shared)])
+        cls.__doc__ = _with_descriptions(cls, types[0], [parameter.name for parameter in (*parameters[1:-1], *shared)])
 
 
-def _with_descriptions(cls: type[Any], names: list[str]) -> str:
-    """The docstring of a class, with the arguments that its bases describe among its own."""
+def _with_descriptions(cls: type[Any], shared: Any, names: list[str]) -> str:
+    """The docstring of a class, with the arguments that its bases and ``shared`` describe among its own."""
     own = inspect.cleandoc(cls.__doc__ or "")
     described: dict[str, str] = {}
     ours = [base for base in cls.__mro__ if not issubclass(OffPolicyAlgorithm, base)]
-    for base in (*ours, SharedArguments):
+    for base in (*ours, shared, SharedArguments):
         for name, text in _PARAMETER.findall(inspect.cleandoc(base.__doc__ or "")):
             described.setdefault(name, text.rstrip())
     before, *_ = own.partition(":param ")

@@ -16,7 +16,18 @@ from sb3_lql.networks.matmul import has_fast_bfloat16
 
 
 class LangevinArguments(SharedArguments, total=False):
-    """What the algorithms of this family take besides, as described by :class:`LangevinAlgorithm`."""
+    """
+    What the algorithms of this family take besides.
+
+    :param inverse_temperature: ``w`` of the target density exp(w * Q); with a normalised score, a factor on the step
+        length
+    :param n_langevin_steps: ``T``, Langevin steps per noise level
+    :param normalize_score: divide every score by its L2 norm (appendix E.2); ``False`` for Langevin dynamics as it is
+        defined. The score is the gradient of the sum of the critics: with two of them, the target density is
+        exp(w * (Q_1 + Q_2))
+    :param bfloat16_chain: multiply the chain's hidden layers in bfloat16, for GPUs with instructions for it; actions,
+        losses and weights stay float32. CPUs are slower at it, which a warning says
+    """
 
     inverse_temperature: float
     n_langevin_steps: int
@@ -29,33 +40,31 @@ class LangevinAlgorithm(ChainAlgorithm):
     Off-policy TD learning of a critic whose Langevin chain is the policy. An algorithm says which chain
     (:meth:`_make_sampler`).
 
-    :param inverse_temperature: ``w`` of the target density exp(w * Q); with a normalised score, a factor on the step
-        length
-    :param n_langevin_steps: ``T``, Langevin steps per noise level
-    :param normalize_score: divide every score by its L2 norm (appendix E.2); ``False`` for Langevin dynamics as it is
-        defined. The score is the gradient of the sum of the critics: with two of them, the target density is
-        exp(w * (Q_1 + Q_2))
-    :param bfloat16_chain: multiply the chain's hidden layers in bfloat16, for GPUs with instructions for it; actions,
-        losses and weights stay float32. CPUs are slower at it, which a warning says
     :param policy_kwargs: see :class:`~sb3_lql.langevin.policies.LangevinPolicy`
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
     :raises TypeError: for values of the wrong type, and unknown arguments
     """
 
+    #: Policy classes by name.
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": MlpPolicy,
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
+    #: What policy classes derive from.
     policy_base: ClassVar[type[BasePolicy]] = LangevinPolicy
+    #: The arguments that are not passed, of :class:`LangevinArguments`.
     defaults: ClassVar[dict[str, Any]] = DEFAULTS | dict(
         reward_scale=0.2, inverse_temperature=500.0, normalize_score=True, bfloat16_chain=False
     )
 
     #: The policy: critic, target and sampler.
     policy: LangevinPolicy
+    #: As the constructor takes it.
     n_langevin_steps: int
+    #: As the constructor takes it.
     normalize_score: bool
+    #: As the constructor takes it.
     bfloat16_chain: bool
 
     @abstractmethod

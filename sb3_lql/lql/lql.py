@@ -25,6 +25,7 @@ class LQL(LangevinAlgorithm):
     :raises TypeError: for values of the wrong type, and unknown arguments
     """
 
+    #: The shared arguments that are not passed.
     defaults: ClassVar[dict[str, Any]] = LangevinAlgorithm.defaults | dict(n_langevin_steps=20)
 
     def __init__(

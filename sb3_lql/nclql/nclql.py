@@ -31,6 +31,7 @@ class NCLQL(LangevinAlgorithm):
     :raises TypeError: for values of the wrong type, and unknown arguments
     """
 
+    #: The shared arguments that are not passed.
     defaults: ClassVar[dict[str, Any]] = LangevinAlgorithm.defaults | dict(n_langevin_steps=2)
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The RL Zoo with LQL and NC-LQL registered."""
+"""The RL Zoo with our algorithms registered."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

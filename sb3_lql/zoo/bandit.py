@@ -18,6 +18,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.callbacks import ProgressBarCallback
 
 import sb3_lql
+from sb3_lql.algorithms import DEFAULT
 from sb3_lql.benchmark.bandit import figures
 from sb3_lql.benchmark.bandit.measures import mode_table, summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, NAMES, Run, draw, measure_at_inverse_temperatures
@@ -112,7 +113,7 @@ def _checkpoint_if_stopped(
 def _make_parser() -> argparse.ArgumentParser:
     """The command's options, of which every setting of the algorithm is one."""
     choice = argparse.ArgumentParser(add_help=False)
-    choice.add_argument("--algo", choices=ALGORITHMS, default="nclql", help="algorithm (default: %(default)s)")
+    choice.add_argument("--algo", choices=ALGORITHMS, default=DEFAULT, help="algorithm (default: %(default)s)")
     algo = choice.parse_known_args()[0].algo
 
     parser = argparse.ArgumentParser(

@@ -10,16 +10,18 @@ from collections.abc import Callable
 from gymnasium.error import DependencyNotInstalled
 
 from sb3_lql import zoo
+from sb3_lql.algorithms import ALGORITHMS, DEFAULT
 from sb3_lql.collecting.interrupts import sigterm_interrupts
 from sb3_lql.zoo.extras import missing_extra
 
 #: As a shell has it for a process that SIGTERM has ended.
 TERMINATED = 128 + signal.SIGTERM
 
-USAGE = """\
+LABELS = " and ".join(entry.label for entry in ALGORITHMS.values())
+USAGE = f"""\
 usage: sb3-lql COMMAND [OPTION ...]
 
-The RL Zoo (https://rl-baselines3-zoo.readthedocs.io) with LQL and NC-LQL registered.
+The RL Zoo (https://rl-baselines3-zoo.readthedocs.io) with {LABELS} registered.
 
 commands, each with the options of the RL Zoo's own (sb3-lql COMMAND --help):
   train           train an agent, resume with -i (also from a folder with checkpoints), tune with -optimize
@@ -37,7 +39,7 @@ agents elsewhere:
 the paper's 2-D bandit:
   bandit            train an agent, draw actions, measure how they cover the modes
   bandit_report     compare such runs in pictures and tables
-  bandit_distances  how far samplers are from the Boltzmann law, for the reward and for learned critics
+  bandit_distances  how far samplers are from the Boltzmann distribution, for the reward and for learned critics
 
 this machine:
   speed             time updates, chains and predict, beside an obvious implementation and SAC
@@ -48,8 +50,8 @@ comparisons of algorithms on tasks, over seeds:
   benchmark agents  save the policies of the best seeds, for enjoy
 
 unless you say otherwise:
-  --algo nclql                 for all but the plots
-  --conf-file <packaged YAML>  for train with lql, nclql and sac
+  --algo {DEFAULT:<22}for all but the plots
+  --conf-file <packaged YAML>  for train with {", ".join(ALGORITHMS)} and sac
   --folder logs                for enjoy, record_video and the hub
 
 SIGTERM, as timeout and Slurm send it, stops a command as Ctrl-C does; its exit status is then 143.
@@ -106,17 +108,17 @@ def _with_default(*flags: str, default: str) -> str:
 
 
 def _train() -> None:
-    config = zoo.hyperparams_file(_with_default("--algo", default="nclql"))
+    config = zoo.hyperparams_file(_with_default("--algo", default=DEFAULT))
     if config is not None:
         _with_default("-conf", "--conf-file", default=str(config))
     _function("sb3_lql.zoo.training.train")()
 
 
 def _with_agent(command: Callable[[], None]) -> Callable[[], None]:
-    """A command on a trained agent: by default an NC-LQL agent, where train saves it."""
+    """A command on a trained agent, by default of the default algorithm, where train saves it."""
 
     def run() -> None:
-        _with_default("--algo", default="nclql")
+        _with_default("--algo", default=DEFAULT)
         _with_default("-f", "--folder", default="logs")
         command()
 

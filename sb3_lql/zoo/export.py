@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-import rl_zoo3
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_lql.algorithms import ALGORITHMS, DEFAULT
 from sb3_lql.common.files import atomic_write
 from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.exporting.module import PolicyModule, Precision
@@ -25,9 +25,6 @@ SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "torch-exp
 STATISTICS_FILE = "vecnormalize.pkl"
 #: What ``--normalize`` means without a path.
 OF_MODEL = Path()
-ALGORITHMS = ("lql", "nclql")
-#: What ``--algo`` means for a ``.zip``, which does not tell.
-DEFAULT_ALGORITHM = "nclql"
 #: A model that only acts has no need of a replay buffer, nor of the environments that one with hindsight asks.
 ACTING: dict[str, Any] = dict(
     device="cpu",
@@ -69,7 +66,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--algo",
         choices=ALGORITHMS,
-        help=f"algorithm (default: what a .safetensors says it is of; {DEFAULT_ALGORITHM} for a .zip)",
+        help=f"algorithm (default: what a .safetensors says it is of; {DEFAULT} for a .zip)",
     )
     parser.add_argument(
         "--output",
@@ -143,10 +140,11 @@ def _export(args: argparse.Namespace) -> None:
 
 def _load(path: Path, algo: str | None) -> ChainAlgorithm:
     is_safe = path.suffix == SAFE_SUFFIX
-    algo = algo or (algorithm_of(path).lower() if is_safe else DEFAULT_ALGORITHM)
+    algo = algo or (algorithm_of(path).lower() if is_safe else DEFAULT)
     if algo not in ALGORITHMS:
-        raise ValueError(f"argument MODEL: {path} is of {reprlib.repr(algo)}, and may be of {', '.join(ALGORITHMS)}")
-    model_class: Any = rl_zoo3.ALGOS[algo]
+        known = ", ".join(sorted(ALGORITHMS))
+        raise ValueError(f"argument MODEL: {path} is of {reprlib.repr(algo)}, and may be of {known}")
+    model_class: Any = ALGORITHMS[algo].cls
     model: ChainAlgorithm
     if is_safe:
         model = model_class.load_safe(path, **ACTING)

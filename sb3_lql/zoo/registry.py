@@ -1,5 +1,6 @@
-"""What the RL Zoo must know of LQL and NC-LQL."""
+"""What the RL Zoo must know of our algorithms."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,20 +8,23 @@ import rl_zoo3
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 import sb3_lql
-from sb3_lql.zoo.hyperparams_opt import convert_lql_params, convert_nclql_params, sample_lql_params, sample_nclql_params
+from sb3_lql.algorithms import ALGORITHMS
+from sb3_lql.zoo.hyperparams_opt import convert, sample
 
 
 def register() -> None:
     """
-    Add ``lql`` and ``nclql`` to the algorithms, samplers and converters of the RL Zoo, in place.
+    Add our algorithms, with their samplers and converters, to those of the RL Zoo, in place.
 
     Called in a ``custom_envs.py`` of the working directory, it makes the stock ``python -m rl_zoo3.train`` know them.
     Calling it twice does no harm.
     """
-    rl_zoo3.ALGOS.update(lql=sb3_lql.LQL, nclql=sb3_lql.NCLQL)
-    HYPERPARAMS_SAMPLER.update(lql=sample_lql_params, nclql=sample_nclql_params)
+    samplers: dict[str, Any] = HYPERPARAMS_SAMPLER
     converters: dict[str, Any] = HYPERPARAMS_CONVERTER
-    converters.update(lql=convert_lql_params, nclql=convert_nclql_params)
+    for name, entry in ALGORITHMS.items():
+        rl_zoo3.ALGOS[name] = entry.cls
+        samplers[name] = partial(sample, entry)
+        converters[name] = partial(convert, entry)
 
 
 def hyperparams_file(algo: str) -> Path | None:

@@ -8,13 +8,14 @@ from itertools import pairwise
 import numpy as np
 from rliable import library, metrics
 
+from sb3_lql.algorithms import ALGORITHMS, DEFAULT
 from sb3_lql.benchmark.comparison.references import Normalizer
 from sb3_lql.benchmark.comparison.results import Comparison, RunResult
 
 #: Coverage of every interval.
 COVERAGE = 0.95
 #: The algorithm whose size and time count as 1, as in the paper's tables 2 and 3.
-BASELINE = "NC-LQL"
+BASELINE = ALGORITHMS[DEFAULT].label
 
 
 @dataclass(frozen=True)

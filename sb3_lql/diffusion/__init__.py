@@ -1,0 +1,1 @@
+"""The algorithms whose policy is a denoising chain."""

@@ -1,0 +1,163 @@
+"""The algorithms whose policy is a denoising chain, trained by a loss of their own beside the critics."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+
+from sb3_lql.common.validation import check_count, check_number, check_positive
+from sb3_lql.diffusion.policies import CnnPolicy, DiffusionPolicy, MlpPolicy, MultiInputPolicy
+from sb3_lql.diffusion.process import DiffusionProcess, linear_schedule
+from sb3_lql.engine.algorithm import Batch, ChainAlgorithm, Loss
+from sb3_lql.engine.arguments import DEFAULTS, SharedArguments
+
+#: Updates of the actor between which its learning rate falls linearly.
+DECAY = (25_000, 75_000)
+
+
+class DiffusionArguments(SharedArguments, total=False):
+    """
+    What the algorithms of this family take besides.
+
+    :param n_denoising_steps: ``T``, steps of a chain
+    :param policy_delay: update the denoiser every so many updates, the first one included
+    :param actor_learning_rate: learning rate of the denoiser
+    :param final_actor_learning_rate: what it falls to, linearly between the denoiser's 25,000th and 75,000th update
+    """
+
+    n_denoising_steps: int
+    policy_delay: int
+    actor_learning_rate: float
+    final_actor_learning_rate: float
+
+
+class DiffusionAlgorithm(ChainAlgorithm):
+    """
+    Off-policy TD learning of critics, beside a denoiser whose chains are the policy.
+
+    :param policy_kwargs: see :class:`~sb3_lql.diffusion.policies.DiffusionPolicy`
+    :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
+    :raises TypeError: for values of the wrong type, and unknown arguments
+    """
+
+    #: Policy classes by name.
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    #: What policy classes derive from.
+    policy_base: ClassVar[type[BasePolicy]] = DiffusionPolicy
+    #: The arguments that are not passed, of :class:`DiffusionArguments`.
+    defaults: ClassVar[dict[str, Any]] = DEFAULTS | dict(
+        n_denoising_steps=20,
+        policy_delay=2,
+        actor_learning_rate=3e-4,
+        final_actor_learning_rate=3e-5,
+        n_action_samples=32,
+        target_update_interval=2,
+        reward_scale=0.2,
+    )
+    #: Names of arguments that say every how many updates something is done.
+    delays: ClassVar[tuple[str, ...]] = ("policy_delay",)
+
+    #: The policy: critics, denoiser and their targets.
+    policy: DiffusionPolicy
+    #: As the constructor takes it.
+    n_denoising_steps: int
+    #: As the constructor takes it.
+    policy_delay: int
+    #: As the constructor takes it.
+    actor_learning_rate: float
+    #: As the constructor takes it.
+    final_actor_learning_rate: float
+
+    def _noise_schedule(self) -> th.Tensor:
+        """``alpha_bar`` of the process, shape (T,)."""
+        return linear_schedule(self.n_denoising_steps, 0.8)
+
+    def _exploration_scale(self) -> th.Tensor:
+        """Standard deviation of the noise on actions that are stored, and on those of targets, shape ()."""
+        return th.zeros((), device=self.device)
+
+    def _next_actions(self, batch: Batch) -> th.Tensor:
+        return self._explore(
+            self.policy.best_actions(self.policy.denoiser, self.policy.features(batch.next_observations))
+        )
+
+    def _explore(self, actions: th.Tensor) -> th.Tensor:
+        """Actions with noise, which may leave the box."""
+        return actions + self._exploration_scale() * th.randn_like(actions)
+
+    def _weighted_denoising_loss(
+        self, features: th.Tensor, noisy: th.Tensor, t: th.Tensor, noise: th.Tensor, weights: th.Tensor
+    ) -> th.Tensor:
+        """
+        The mean of ``w * (epsilon(s, x, t) - e) ** 2`` over all draws, rows and coordinates.
+
+        :param features: shape (batch, features_dim)
+        :param noisy: ``x``, shape (batch, action_dim)
+        :param t: times, shape (batch,)
+        :param noise: ``e``, shape (batch, action_dim) or (n_draws, batch, action_dim)
+        :param weights: ``w``, of the shape of ``e`` without its last dimension
+        :return: scalar
+        """
+        predicted = self.policy.denoiser(features.detach(), noisy, t)
+        loss: th.Tensor = (weights[..., None] * (predicted - noise).square()).mean()
+        return loss
+
+    def _sample_times(self, n: int) -> th.Tensor:
+        return th.randint(self.n_denoising_steps, (n,), device=self.device)
+
+    def _is_due(self, interval: int) -> bool:
+        # These authors count updates from zero
+        return (self._n_updates - 1) % interval == 0
+
+    def _learning_rates(self) -> dict[str, float]:
+        begin, end = DECAY
+        progress = float(np.clip((self._n_updates / self.policy_delay - begin) / (end - begin), 0.0, 1.0))
+        actor = self.actor_learning_rate + progress * (self.final_actor_learning_rate - self.actor_learning_rate)
+        return super()._learning_rates() | {"actor": actor}
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        process = DiffusionProcess(self._noise_schedule())
+        return super()._policy_arguments() | dict(process=process, start_scale=0.5)
+
+    def _check_arguments(self) -> None:
+        check_count("n_denoising_steps", self.n_denoising_steps, low=2)
+        check_positive("actor_learning_rate", self.actor_learning_rate)
+        check_number("final_actor_learning_rate", self.final_actor_learning_rate, low=0.0)
+        super()._check_arguments()
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        action, scaled = super()._sample_action(learning_starts, action_noise, n_envs)
+        scale = float(self._exploration_scale())
+        if scale == 0.0 or (self._n_updates == 0 and self.num_timesteps < learning_starts):
+            return action, scaled
+        scaled = scaled + scale * th.randn(scaled.shape, device=self.device).cpu().numpy()
+        box = self.action_space
+        middle, half_range = 0.5 * (box.high + box.low), 0.5 * (box.high - box.low)
+        return (middle + half_range * scaled).astype(box.dtype), scaled
+
+
+def temperature_losses(
+    algorithm: DiffusionAlgorithm, log_temperature: th.Tensor, noise_scale: float, target_entropy: float
+) -> Iterator[Loss]:
+    """
+    The rule by which SDAC and DPMD lower their temperature: ``log alpha`` descends ``H - H_target``, where H is the
+    entropy of the noise on actions, ``d / 2 * log(2 pi e (noise_scale * alpha) ** 2)``. No data enters.
+
+    :param algorithm: whose temperature it is
+    :param log_temperature: ``log alpha``, shape ()
+    :param noise_scale: standard deviation of the noise over ``alpha``
+    :param target_entropy: for each action coordinate
+    :return: the loss
+    """
+    d = algorithm.policy.action_dim
+    entropy = d * (0.5 * np.log(2.0 * np.pi * np.e) + np.log(noise_scale) + log_temperature.detach())
+    yield Loss("temperature_loss", "temperature", log_temperature * (entropy - d * target_entropy))

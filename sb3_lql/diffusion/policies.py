@@ -1,0 +1,175 @@
+"""The policy whose actions are the end of a denoising chain."""
+
+import copy
+import math
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
+from stable_baselines3.common.type_aliases import Schedule
+
+from sb3_lql.common.validation import check_count
+from sb3_lql.diffusion.process import DiffusionProcess
+from sb3_lql.engine.acceleration import compiled
+from sb3_lql.engine.policy import ChainPolicy, best_of_samples
+from sb3_lql.networks.denoisers import Denoiser
+
+#: Keeps the quantile of a fixed start finite.
+LARGEST_START = 0.999
+
+
+def denoising_chain(
+    process: DiffusionProcess, denoiser: Denoiser, features: th.Tensor, start: th.Tensor, noise: th.Tensor | None
+) -> th.Tensor:
+    """A chain per row of ``features``, of shape (batch, features_dim)."""
+    actions: th.Tensor = process(lambda x, t: denoiser(features, x, t), start, noise)
+    return actions
+
+
+#: Compiled once for all models of an architecture, and all batches but those of one row.
+compiled_denoising_chain = compiled(denoising_chain, batch_dims=dict(features=0, start=0, noise=1))
+
+
+class DiffusionPolicy(ChainPolicy):
+    """
+    An action is the end of a denoising chain; critics choose among several.
+
+    The denoiser works on the critic's features, which the critic alone trains. Arguments that are not listed here are
+    those of :class:`~sb3_lql.engine.policy.ChainPolicy`.
+
+    :param observation_space: observation space
+    :param action_space: action space
+    :param lr_schedule: learning rate schedule
+    :param process: the noise schedule and the chain
+    :param start_scale: standard deviation of ``x_T``
+    :param acts_with_target: act by the denoiser's running average
+    :param time_network: see :class:`~sb3_lql.networks.denoisers.Denoiser`
+    :param net_arch: sizes of the hidden layers, [256, 256, 256] by default; ``dict(qf=[...], pi=[...])`` for those of
+        the critic and of the denoiser
+    """
+
+    #: Predicts the noise in an action.
+    denoiser: Denoiser
+    #: Its running average.
+    denoiser_target: Denoiser
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        process: DiffusionProcess,
+        start_scale: float = 1.0,
+        acts_with_target: bool = False,
+        time_network: bool = True,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(observation_space, action_space, net_arch=net_arch, **kwargs)
+        of_actor = net_arch.get("pi") if isinstance(net_arch, dict) else net_arch
+        self.actor_arch = [256, 256, 256] if of_actor is None else [check_count("net_arch", size) for size in of_actor]
+        self.process = process
+        self.start_scale = start_scale
+        self.acts_with_target = acts_with_target
+        self.time_network = time_network
+        self._build(lr_schedule)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        self.denoiser = Denoiser(
+            self.critic.features_extractor.features_dim,
+            self.action_dim,
+            self.process.n_steps,
+            self.actor_arch,
+            self.activation_fn,
+            self.time_network,
+        ).to(self.device)
+        self.add_target("denoiser", copy.deepcopy(self.denoiser))
+        self.add_optimizer("actor", self.denoiser.parameters(), lr_schedule(1))
+
+    @property
+    def chain_length(self) -> int:
+        """Denoising steps, one after the other."""
+        return self.process.n_steps
+
+    def draw(self, features: th.Tensor) -> tuple[th.Tensor, ...]:
+        """
+        :param features: shape (batch, features_dim)
+        :return: ``x_T``, shape (batch, action_dim), and ``z``, shape (T - 1, batch, action_dim)
+        """
+        shape = (len(features), self.action_dim)
+        start = self.start_scale * th.randn(shape, device=features.device)
+        return start, th.randn((self.process.n_steps - 1, *shape), device=features.device)
+
+    def run(self, features: th.Tensor, *draws: th.Tensor) -> th.Tensor:
+        """
+        :param features: shape (batch, features_dim)
+        :param draws: as :meth:`draw` returns them
+        :return: where the chains end, in [-1, 1], shape (batch, action_dim)
+        """
+        start, noise = draws
+        return self.denoise(self.denoiser_target if self.acts_with_target else self.denoiser, features, start, noise)
+
+    def run_without_noise(self, features: th.Tensor, starts: th.Tensor) -> th.Tensor:
+        """
+        :param features: shape (batch, features_dim)
+        :param starts: fixed points of [-1, 1]^d, of whose quantiles ``x_T`` is made, shape (batch, action_dim)
+        :return: where chains without noise end, in [-1, 1], shape (batch, action_dim)
+        """
+        normal = math.sqrt(2.0) * starts.clamp(-LARGEST_START, LARGEST_START).erfinv()
+        denoiser = self.denoiser_target if self.acts_with_target else self.denoiser
+        with th.no_grad():
+            return denoising_chain(self.process, denoiser, features, self.start_scale * normal, None)
+
+    @th.no_grad()
+    def denoise(self, denoiser: Denoiser, features: th.Tensor, start: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
+        """
+        :param denoiser: the online one, or its average
+        :param features: shape (batch, features_dim)
+        :param start: ``x_T``, shape (batch, action_dim)
+        :param noise: ``z``, shape (T - 1, batch, action_dim)
+        :return: where the chains end, in [-1, 1], shape (batch, action_dim), without gradient
+        """
+        chain = compiled_denoising_chain if self.compiles else denoising_chain
+        return chain(self.process, denoiser, features, start, noise)
+
+    def best_actions(self, denoiser: Denoiser, features: th.Tensor) -> th.Tensor:
+        """
+        The best of ``n_action_samples`` chains for each row.
+
+        :param denoiser: the online one, or its average
+        :param features: shape (batch, features_dim)
+        :return: shape (batch, action_dim), without gradient
+        """
+        with th.no_grad():
+            rows = features.repeat_interleave(self.n_action_samples, dim=0)
+            start, noise = self.draw(rows)
+            actions = self.denoise(denoiser, rows, start, noise)
+            return best_of_samples(actions, self.n_action_samples, lambda: self._lowest_q_values(rows, actions))
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | dict(
+            process=self.process,
+            start_scale=self.start_scale,
+            acts_with_target=self.acts_with_target,
+            time_network=self.time_network,
+            net_arch=dict(qf=self.net_arch, pi=self.actor_arch),
+        )
+
+
+MlpPolicy = DiffusionPolicy
+
+
+class CnnPolicy(DiffusionPolicy):
+    """:class:`DiffusionPolicy` for images."""
+
+    #: What ``features_extractor_class=None`` stands for.
+    default_features_extractor_class = NatureCNN
+
+
+class MultiInputPolicy(DiffusionPolicy):
+    """:class:`DiffusionPolicy` for dictionary observations."""
+
+    #: What ``features_extractor_class=None`` stands for: a CNN for each image, and the rest as it is.
+    default_features_extractor_class = CombinedExtractor

@@ -1,0 +1,139 @@
+"""Diffusion of actions: noise schedules, adding noise, and the chain that takes it away. Tensors in, tensors out."""
+
+import math
+from collections.abc import Callable
+
+import torch as th
+from torch import nn
+
+#: Predicts the noise in noisy actions of shape (batch, action_dim), at one time.
+NoiseFunction = Callable[[th.Tensor, int], th.Tensor]
+
+#: Largest ``beta`` of the cosine schedule.
+LARGEST_BETA = 0.999
+
+
+def linear_schedule(n_steps: int, scale: float = 1.0) -> th.Tensor:
+    """
+    ``beta_t = scale * (1e-4 + (0.999 - 1e-4) * t / (T - 1))``.
+
+    :param n_steps: ``T``
+    :param scale: ``c``
+    :return: ``alpha_bar``, the product of ``1 - beta``, shape (T,), float64
+    """
+    return (1.0 - scale * th.linspace(1e-4, LARGEST_BETA, n_steps, dtype=th.float64)).cumprod(0)
+
+
+def cosine_schedule(n_steps: int) -> th.Tensor:
+    """
+    ``alpha_bar_t`` proportional to ``cos(((t + 1) / T + 0.008) / 1.008 * pi / 2) ** 2``, with ``beta`` at most 0.999.
+
+    :param n_steps: ``T``
+    :return: ``alpha_bar``, shape (T,), float64
+    """
+    times = th.arange(n_steps + 1, dtype=th.float64) / n_steps
+    curve = ((times + 0.008) / 1.008 * math.pi / 2).cos().square()
+    return (curve[1:] / curve[:-1]).clamp(min=1.0 - LARGEST_BETA).cumprod(0)
+
+
+def variance_preserving_schedule(n_steps: int) -> th.Tensor:
+    """
+    ``alpha_bar_t = exp(-0.1 u - 4.95 u ** 2)`` with ``u = (t + 1) / T``.
+
+    :param n_steps: ``T``
+    :return: ``alpha_bar``, shape (T,), float64
+    """
+    u = th.arange(1, n_steps + 1, dtype=th.float64) / n_steps
+    return (-0.1 * u - 4.95 * u.square()).exp()
+
+
+class DiffusionProcess(nn.Module):
+    """
+    Denoising diffusion in the box [-1, 1]^d.
+
+    For t = T-1 ... 0 the chain takes ``x_0 = clip(x / sqrt(alpha_bar_t) - epsilon * sqrt(1 / alpha_bar_t - 1), ±1)``
+    and ``x <- [beta_t sqrt(alpha_bar_{t-1}) x_0 + (1 - alpha_bar_{t-1}) sqrt(1 - beta_t) x] / (1 - alpha_bar_t)
+    + sigma_t z``, with ``sigma_t ** 2 = beta_t (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)``. At t = 0 that is x_0.
+
+    :param alpha_bar: share of the signal's variance at each time, falling, shape (T,)
+    """
+
+    #: ``sqrt(alpha_bar)``, shape (T,).
+    signal: th.Tensor
+    #: ``sqrt(1 - alpha_bar)``, shape (T,).
+    noise: th.Tensor
+    #: Weight of ``x_0`` in a step, shape (T,).
+    weight_start: th.Tensor
+    #: Weight of ``x`` in a step, shape (T,).
+    weight_current: th.Tensor
+    #: Standard deviation of a step, shape (T,).
+    sigma: th.Tensor
+
+    def __init__(self, alpha_bar: th.Tensor) -> None:
+        super().__init__()
+        alpha_bar = alpha_bar.double()
+        before = th.cat([th.ones(1, dtype=th.float64), alpha_bar[:-1]])
+        beta = 1.0 - alpha_bar / before
+        #: ``alpha_bar`` itself, float64.
+        self.alpha_bar = alpha_bar
+        constants = dict(
+            signal=alpha_bar.sqrt(),
+            noise=(1.0 - alpha_bar).sqrt(),
+            weight_start=beta * before.sqrt() / (1.0 - alpha_bar),
+            weight_current=(1.0 - before) * (1.0 - beta).sqrt() / (1.0 - alpha_bar),
+            sigma=(beta * (1.0 - before) / (1.0 - alpha_bar)).sqrt(),
+        )
+        # Derived from the constructor's argument: they follow the policy to its device, but are not weights
+        for name, values in constants.items():
+            self.register_buffer(name, values.float(), persistent=False)
+
+    @property
+    def n_steps(self) -> int:
+        """Number of denoising steps ``T``."""
+        return len(self.alpha_bar)
+
+    def add_noise(self, actions: th.Tensor, t: th.Tensor, noise: th.Tensor) -> th.Tensor:
+        """
+        ``sqrt(alpha_bar_t) a + sqrt(1 - alpha_bar_t) epsilon``.
+
+        :param actions: shape (batch, action_dim)
+        :param t: times, int tensor of shape (batch,)
+        :param noise: ``epsilon``, shape (batch, action_dim)
+        :return: noisy actions, shape (batch, action_dim)
+        """
+        return self.signal[t, None] * actions + self.noise[t, None] * noise
+
+    def remove_noise(self, x: th.Tensor, t: th.Tensor | int, noise: th.Tensor) -> th.Tensor:
+        """
+        ``clip(x / sqrt(alpha_bar_t) - epsilon * sqrt(1 / alpha_bar_t - 1), -1, 1)``.
+
+        :param x: noisy actions, shape (..., action_dim)
+        :param t: times, one int or an int tensor that broadcasts to the shape of ``x`` without its last dimension
+        :param noise: ``epsilon``, of the shape of ``x``
+        :return: actions, of the shape of ``x``
+        """
+        signal, scale = self.signal[t], self.noise[t]
+        if isinstance(t, th.Tensor):
+            signal, scale = signal[..., None], scale[..., None]
+        return ((x - scale * noise) / signal).clamp(-1.0, 1.0)
+
+    def forward(self, predict_noise: NoiseFunction, start: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
+        """
+        Run the chain.
+
+        :param predict_noise: ``epsilon``, as a function of noisy actions and time
+        :param start: ``x_T``, shape (batch, action_dim)
+        :param noise: ``z``, shape (T - 1, batch, action_dim), in the order of the chain, whose last step takes none;
+            ``None`` for a chain without noise
+        :return: actions in [-1, 1], shape (batch, action_dim)
+        """
+        x = start
+        for step in range(self.n_steps):
+            t = self.n_steps - 1 - step
+            clean = self.remove_noise(x, t, predict_noise(x, t))
+            if t == 0:
+                return clean
+            x = self.weight_start[t] * clean + self.weight_current[t] * x
+            if noise is not None:
+                x = x + self.sigma[t] * noise[step]
+        raise AssertionError("a process has at least one step")
