@@ -129,11 +129,26 @@ def test_an_algorithm_page_has_every_logged_quantity(algorithm: type[LQL | NCLQL
         assert f"`{key}`" in page
 
 
-def test_the_reference_has_every_module() -> None:
+def public_names() -> list[str]:
+    """The public interface, as the API reference lists it."""
     reference = "".join(path.read_text() for path in (DOCS / "api").glob("*.md"))
-    for module in pkgutil.walk_packages(sb3_lql.__path__, "sb3_lql."):
-        if not module.ispkg and module.name not in ("sb3_lql.lql.lql", "sb3_lql.nclql.nclql"):  # as sb3_lql.LQL, NCLQL
-            assert f".. automodule:: {module.name}\n" in reference
+    return re.findall(r"^\.\. auto(?:class|function):: (\S+)$", reference, re.MULTILINE)
+
+
+def test_every_public_name_exists_and_is_documented() -> None:
+    assert {"sb3_lql.LQL", "sb3_lql.NCLQL"} <= set(public_names())
+    for name in public_names():
+        assert pkgutil.resolve_name(name).__doc__, name
+
+
+def test_pages_import_public_names_only() -> None:
+    pages = [DOCS.parent / "README.md", *DOCS.glob("*.md"), *(DOCS / "shared").glob("*.md")]
+    code = [block for page in pages for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.M | re.S)]
+    imports = [node for block in code for node in ast.walk(ast.parse(block)) if isinstance(node, ast.ImportFrom)]
+    names = {f"{node.module}.{alias.name}" for node in imports for alias in node.names}
+    imported = {name for name in names if name.startswith("sb3_lql.")}
+    assert imported
+    assert not imported - set(public_names())
 
 
 def undocumented_attributes(path: Path) -> list[str]:

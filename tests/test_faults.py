@@ -146,7 +146,7 @@ def test_first_observation_is_checked_too(tiny: dict[str, Any], normalized: bool
         env = VecNormalize(env)
         mean = env.obs_rms.mean.copy()
     model = LQL("MlpPolicy", env, **tiny)
-    with pytest.raises(ValueError, match=r"observation\[0, 0\] is nan. Mend the environment"):
+    with pytest.raises(ValueError, match=r"observation\[0, 0\] is nan. Fix the environment"):
         model.learn(10)
     if normalized:
         np.testing.assert_array_equal(env.obs_rms.mean, mean)
@@ -165,7 +165,7 @@ def test_actions_that_are_no_numbers_do_not_reach_the_robot(tiny: dict[str, Any]
     env = Counter()
     noise = NormalActionNoise(np.array([np.nan]), np.array([0.1]))
     model = LQL("MlpPolicy", env, action_noise=noise, **tiny)
-    with pytest.raises(ValueError, match=r"action\[0, 0\] is nan.*look at action_noise"):
+    with pytest.raises(ValueError, match=r"action\[0, 0\] is nan.*check action_noise"):
         model.learn(10)
     assert env.steps == 0
 
@@ -218,7 +218,7 @@ def test_environment_process_that_dies(tiny: dict[str, Any], tmp_path: Path) -> 
 def test_the_largest_reward_follows_the_scale(tiny: dict[str, Any]) -> None:
     model = LQL("MlpPolicy", Counter(lambda: (float(BROKEN_AT), 1e14)), **tiny).learn(1)
     model.reward_scale = 100.0
-    with pytest.raises(ValueError, match="rewards beyond 1e\\+13"):
+    with pytest.raises(ValueError, match="Rewards beyond 1e\\+13"):
         model.learn(BROKEN_AT, reset_num_timesteps=False)
 
 

@@ -185,7 +185,7 @@ def test_a_model_without_environments_learns_from_what_is_loaded_or_added(
 
 
 def test_a_model_without_environments_says_what_it_lacks(algorithm: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
-    for case, what in (("default", "no environments to learn in"), ("hindsight", "asks environments for rewards")):
+    for case, what in (("default", "no environments to learn in"), ("hindsight", "needs environments to compute")):
         again = loaded(saved(algorithm, tiny, case, tmp_path), tmp_path, safe=False)
         with pytest.raises(ValueError, match=f"{what}.*call set_env first"):
             again.learn(10)

@@ -1,1 +1,1 @@
-"""How environments are stepped and transitions stored."""
+"""Stepping environments and storing transitions."""

@@ -1,9 +1,9 @@
-"""Environments as the collection sees them."""
+"""Environments whose observations and rewards are checked before anything learns from them."""
 
 import copy
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,20 +17,20 @@ from sb3_lql.collecting.workers import watch_workers
 from sb3_lql.common.scaling import running_std
 from sb3_lql.common.validation import LARGEST_OBSERVATION, LARGEST_REWARD, as_numbers, check_finite
 
-UNHARMED = "The step was not stored: the model is as it was before it, and can be saved or learn on."
-BROKEN = f"Mend the environment, or scale or clip what it observes. {UNHARMED}"
-#: In standard deviations of what ``VecNormalize`` has seen: a larger value beyond the limits is a fault, not a scale.
+UNHARMED = "The step was not stored: the model is unchanged, and can be saved or trained further."
+BROKEN = f"Fix the environment, or scale or clip its observations. {UNHARMED}"
+#: In standard deviations of what ``VecNormalize`` has seen: beyond this, a large value is a fault and not a scale.
 LARGEST_DEVIATION = 1e6
-#: Largest value to be normalised: ``VecNormalize`` squares it, in float32.
+#: Largest value to normalise: ``VecNormalize`` squares it in float32.
 LARGEST_NORMALIZED = 1e18
 
 
 class CheckedVecEnv(VecEnvWrapper):
     """
-    Environments that work while something else is done, and from which nothing comes that would spoil the replay
-    buffer, the statistics of ``VecNormalize`` or the networks.
+    Rejects values that would corrupt the replay buffer, the statistics of ``VecNormalize`` or the networks, and runs
+    other work while the environments step.
 
-    They are asked nothing that SB3 does not ask: they may be a ``VecEnv`` of the user's own that only steps and resets.
+    It calls nothing that SB3 does not call: a user's ``VecEnv`` may do no more than step and reset.
 
     :param venv: the environments
     :param meanwhile: called at each step, between sending the actions and waiting for the results
@@ -40,7 +40,7 @@ class CheckedVecEnv(VecEnvWrapper):
     largest_reward = LARGEST_REWARD
 
     def __init__(self, venv: VecEnv, meanwhile: Callable[[], None]) -> None:
-        # What VecEnvWrapper's constructor sets, without asking each environment for its render_mode
+        # What VecEnvWrapper's constructor sets, except that it asks each environment for its render_mode
         self.venv = venv
         self.num_envs = venv.num_envs
         self.observation_space, self.action_space = venv.observation_space, venv.action_space
@@ -49,7 +49,8 @@ class CheckedVecEnv(VecEnvWrapper):
         self.normalization = unwrap_vec_normalize(venv)
         watch_workers(venv)
 
-    # SB3's wrappers hold the members of their class, which cannot be pickled. Callbacks are, with variables of `learn`
+    # Callbacks are pickled with the local variables of `learn`, such as this wrapper. SB3's wrappers store members of
+    # their class, which cannot be pickled
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "class_attributes"}
@@ -60,7 +61,7 @@ class CheckedVecEnv(VecEnvWrapper):
     def reset(self) -> Any:
         """
         :return: the environments' first observations
-        :raises ValueError: if one is not finite, is huge or has another shape than the space
+        :raises ValueError: if one is not finite, is huge or does not have the space's shape
         """
         with self.guarded_statistics():
             observations = self.venv.reset()
@@ -72,31 +73,27 @@ class CheckedVecEnv(VecEnvWrapper):
         :param actions: shape ``(n_envs, *action_shape)``
         :raises ValueError: if they are not finite
         """
-        remedy = f"The policy's actions are finite: look at action_noise. {UNHARMED}"
+        remedy = f"The policy's actions are finite: check action_noise. {UNHARMED}"
         check_finite("action", actions, remedy, float(np.finfo(actions.dtype).max))
         self.venv.step_async(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
         """
         :return: observations, rewards, dones, infos
-        :raises ValueError: if the environments return what the replay buffer, float32 or a TD loss cannot hold
+        :raises ValueError: for values that the replay buffer, float32 or a TD loss cannot hold
         """
         self.meanwhile()
         with self.guarded_statistics():
             observations, rewards, dones, infos = self.venv.step_wait()
-            self.check_observations(observations)
-            for info in infos:
-                if info.get("terminal_observation") is not None:
-                    self._check("terminal_observation", info["terminal_observation"], ())
+            self.check_observations(observations, infos)
             if self.normalization is None:
-                rewards = self._checked_rewards(rewards)
+                rewards = self.checked_rewards(rewards)
         return observations, rewards, dones, infos
 
     @contextmanager
     def guarded_statistics(self) -> Iterator[None]:
         """
-        Within, ``VecNormalize`` sees nothing that it would clip and so hide; and an error leaves its statistics as they
-        were.
+        Check values before ``VecNormalize`` would clip, and so hide, them; an error leaves its statistics unchanged.
         """
         normalization = self.normalization
         if normalization is None:
@@ -112,26 +109,25 @@ class CheckedVecEnv(VecEnvWrapper):
         finally:
             normalization.venv = below
 
-    def check_observations(self, observations: Any) -> None:
+    def check_observations(self, observations: Any, infos: Iterable[dict[str, Any]] = ()) -> None:
         """
         :param observations: a batch, as the networks will see it
-        :raises ValueError: if one of them is not finite, is huge or has another shape than the space
+        :param infos: of the same step, with the last observations of episodes that ended
+        :raises ValueError: if one is not finite, is huge or does not have the space's shape
         """
-        self._check("observation", observations, (self.num_envs,))
-
-    def _check(self, name: str, observations: Any, batch: tuple[int, ...]) -> None:
-        for part, _, values in _parts(name, observations, self.observation_space, batch):
+        for part, _, values in _parts(observations, infos, self.observation_space, self.num_envs):
             check_finite(part, values, BROKEN, LARGEST_OBSERVATION)
 
-    def _checked_rewards(self, rewards: Any, std: float | None = None) -> np.ndarray:
+    def checked_rewards(self, rewards: Any, std: float | None = None) -> np.ndarray:
         """
-        :param rewards: one for each environment, as an array, a list, a tuple or a tensor
-        :param std: what they will be divided by, if they will be
-        :return: the same as an array
+        :param rewards: one per environment, as an array, a list, a tuple or a tensor
+        :param std: the standard deviation that they will be divided by, if any
+        :return: the same, as an array
+        :raises ValueError: if one is not finite or is huge, or there are too few or too many
         """
         remedy = (
-            f"Pay a finite number. Gradients overflow float32 with rewards beyond {self.largest_reward:.0e}: scale or "
-            f"clip them, for instance with gymnasium.wrappers.TransformReward. {UNHARMED}"
+            f"Return a finite number. Rewards beyond {self.largest_reward:.0e} make gradients overflow float32: scale "
+            f"or clip them, for instance with gymnasium.wrappers.TransformReward. {UNHARMED}"
         )
         numbers = as_numbers("reward", rewards, remedy)
         if numbers.size != self.num_envs:
@@ -146,11 +142,11 @@ class CheckedVecEnv(VecEnvWrapper):
 
 class _Unnormalized:
     """
-    Stands below ``VecNormalize`` while it steps: the only place where a value shows what it was before it is clipped.
+    Stands between ``VecNormalize`` and its environments while it steps, where values are not yet clipped.
 
-    :param venv: the environments below
-    :param checked: what checks them
-    :param normalization: what is above
+    :param venv: the environments
+    :param checked: the wrapper that checks them
+    :param normalization: the ``VecNormalize``
     """
 
     def __init__(self, venv: VecEnv, checked: CheckedVecEnv, normalization: VecNormalize) -> None:
@@ -161,26 +157,23 @@ class _Unnormalized:
 
     def reset(self) -> Any:
         observations = self._venv.reset()
-        self._check("observation", observations, (self._checked.num_envs,))
+        self._check(observations)
         return observations
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self._venv.step_wait()
-        self._check("observation", observations, (self._checked.num_envs,))
-        for info in infos:
-            if info.get("terminal_observation") is not None:
-                self._check("terminal_observation", info["terminal_observation"], ())
+        self._check(observations, infos)
         normalization = self._normalization
         std = _std(normalization.ret_rms, normalization) if normalization.norm_reward else None
-        return observations, self._checked._checked_rewards(rewards, std), dones, infos
+        return observations, self._checked.checked_rewards(rewards, std), dones, infos
 
-    def _check(self, name: str, observations: Any, batch: tuple[int, ...]) -> None:
-        """A value may be beyond the limit if normalising will bring it down."""
+    def _check(self, observations: Any, infos: Iterable[dict[str, Any]] = ()) -> None:
+        """Values may exceed the limit if normalising brings them below it."""
         normalization = self._normalization
         statistics: Any = getattr(normalization, "obs_rms", None) if normalization.norm_obs else None
-        for part, key, values in _parts(name, observations, normalization.observation_space, batch):
+        for part, key, values in _parts(observations, infos, normalization.observation_space, self._checked.num_envs):
             running = statistics.get(key) if isinstance(statistics, dict) else statistics
-            if running is None:  # it is checked as it comes out above
+            if running is None:  # not normalised: CheckedVecEnv checks it
                 continue
             numbers = as_numbers(part, values, BROKEN)
             with np.errstate(over="ignore", invalid="ignore"):
@@ -191,39 +184,48 @@ class _Unnormalized:
 
 
 def _std(running: RunningMeanStd, normalization: VecNormalize) -> Any:
-    """What values are divided by. Before the first of them, from which it is learned, none deviates."""
+    """The divisor of values; infinite before the first values, so that none of these deviates."""
     if normalization.training and running.count < 1.0:
         return np.full_like(running.var, np.inf)
     return running_std(running, normalization.epsilon)
 
 
 def _parts(
-    name: str, observations: Any, space: spaces.Space[Any], batch: tuple[int, ...]
+    observations: Any, infos: Iterable[dict[str, Any]], space: spaces.Space[Any], n_envs: int
 ) -> Iterator[tuple[str, str | None, Any]]:
     """
-    An observation's parts, each of the shape that the space wants.
+    The parts of a step's observations, and of the last observations of episodes that ended.
 
-    :param name: what it is called in an error
-    :param observations: one, or a batch
-    :param space: of one
-    :param batch: shape of the batch
-    :return: names, keys and values; one part without a key if the space is no ``Dict``
-    :raises ValueError: for a key that is missing, or another shape
+    :param observations: a batch
+    :param infos: of the same step
+    :param space: of one observation
+    :param n_envs: size of the batch
+    :return: names, keys and values; one part without a key if the space is not a ``Dict``
+    :raises ValueError: for a missing key or a wrong shape
     """
+    yield from _parts_of("observation", observations, space, (n_envs,))
+    for info in infos:
+        if info.get("terminal_observation") is not None:
+            yield from _parts_of("terminal_observation", info["terminal_observation"], space, ())
+
+
+def _parts_of(
+    name: str, observations: Any, space: spaces.Space[Any], batch: tuple[int, ...]
+) -> Iterator[tuple[str, str | None, Any]]:
     for key, part in space.spaces.items() if isinstance(space, spaces.Dict) else [(None, space)]:
         if key is not None and key not in observations:
-            raise ValueError(f"{name} has no key {key!r}, which the observation space has. {BROKEN}")
+            raise ValueError(f"{name} lacks the key {key!r} of the observation space. {BROKEN}")
         where, values = (name, observations) if key is None else (f"{name}[{key!r}]", observations[key])
         shape = (*batch, *(part.shape or ()))
         if not _fits(np.shape(values), shape, alone=not batch or isinstance(part, spaces.Discrete)):
             raise ValueError(
-                f"{where} has shape {np.shape(values)}, and the space wants {shape}. Mend the environment. {UNHARMED}"
+                f"{where} has shape {np.shape(values)}, but the space has {shape}. Fix the environment. {UNHARMED}"
             )
         yield where, key, values
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...], alone: bool) -> bool:
-    """Whether an array can be stored, which for one observation NumPy says: it adds and drops axes of one in front."""
+    """Whether an array can be stored. For a single observation, NumPy adds and drops leading axes of size one."""
     if not alone:
         return shape == wanted
     if math.prod(shape) == math.prod(wanted) == 1 or (wanted and shape == (*wanted, 1)):
@@ -234,7 +236,7 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...], alone: bool) -> bool:
 
 
 def _statistics(normalization: VecNormalize) -> dict[str, Any]:
-    """What a step of the environments changes. It makes new arrays, so that references are enough."""
+    """What a step changes. Steps create new arrays, so shallow copies are enough."""
     rms = {name: getattr(normalization, name, None) for name in ("obs_rms", "ret_rms")}
     copies = {
         name: {key: copy.copy(part) for key, part in value.items()} if isinstance(value, dict) else copy.copy(value)

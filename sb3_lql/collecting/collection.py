@@ -1,4 +1,4 @@
-"""Off-policy collection: gone on with after training, and beside updates if asked."""
+"""Off-policy collection: resumable, and optionally overlapped with updates."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -27,30 +27,30 @@ SelfCollecting = TypeVar("SelfCollecting", bound="CollectionMixin")
 
 class CollectionMixin(OffPolicyAlgorithm):
     """
-    SB3's off-policy collection, without a second random warm-up when a trained model goes on learning: SB3 would act
-    randomly for another ``learning_starts`` steps and update nothing meanwhile.
+    SB3's off-policy collection, without a second random warm-up when a trained model resumes: SB3 would act randomly
+    for another ``learning_starts`` steps, without any updates.
 
-    With ``overlap_updates``, the updates that follow a rollout are made while the environments take the first step of
-    the next one. That step's action is then chosen before those updates instead of after them.
+    With ``overlap_updates``, the updates that follow a rollout run while the environments take the first step of the
+    next one. That step's action is then chosen before those updates instead of after them.
     """
 
-    #: Whether updates are made while environments step.
+    #: Whether updates run while environments step.
     overlap_updates = False
-    #: Factor on rewards in an update.
+    #: Factor on rewards in updates.
     reward_scale = 1.0
 
-    #: Whether ``learn`` is running, and what it asked ``train`` to do later: (gradient_steps, batch_size).
+    #: Whether ``learn`` is running, and the arguments of a postponed ``train``: (gradient_steps, batch_size).
     _learning = False
     _postponed: tuple[int, int] | None = None
     _checked_env: CheckedVecEnv | None = None
 
-    #: Added to what the user set as ``learning_starts`` while a trained model goes on learning.
+    #: Added to the user's ``learning_starts`` while a trained model resumes.
     _learning_starts_shift = 0
 
     @property
     def learning_starts(self) -> int:
-        """Steps before the first update; while a trained model goes on learning, those that it still waits for."""
-        # What the user set is stored under its own name, where SB3's save and load look for it
+        """Steps before the first update; while a trained model resumes, the step of its first update."""
+        # The user's value is stored under its own name, where SB3's save and load look for it
         value: int = self.__dict__["learning_starts"] + self._learning_starts_shift
         return value
 
@@ -61,7 +61,7 @@ class CollectionMixin(OffPolicyAlgorithm):
 
     @staticmethod
     def _wrap_env(env: GymEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        """SB3's, for ``load`` and ``set_env``: an environment's id serves them as it does the constructor."""
+        """SB3's, which also lets ``load`` and ``set_env`` take an environment's id, as the constructor does."""
         wrapped = OffPolicyAlgorithm._wrap_env(maybe_make_env(env, verbose), verbose, monitor_wrapper)
         check_wrappers(wrapped)
         return wrapped
@@ -76,25 +76,25 @@ class CollectionMixin(OffPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> SelfCollecting:
         """
-        SB3's ``learn``. A model that was trained before acts with its critic from the first step, and its updates go
-        on once the replay buffer holds ``learning_starts`` transitions.
+        SB3's ``learn``. A trained model acts with its critic from the first step, and its updates resume once the
+        replay buffer holds ``learning_starts`` transitions.
 
         :param total_timesteps: environment steps, an integer or a float such as 5e6
         :param callback: called at every step
         :param log_interval: episodes between two logs; ``None`` for none
-        :param tb_log_name: name of the run, by default that of the algorithm
+        :param tb_log_name: name of the run, by default the algorithm's
         :param reset_num_timesteps: start counting steps at zero
-        :param progress_bar: show one
+        :param progress_bar: show a progress bar
         :return: itself
         :raises ValueError: if ``total_timesteps`` is negative or not finite, or if a loss was not finite
-        :raises KeyboardInterrupt: for Ctrl-C, and for SIGTERM unless the process has a handler of its own for it
+        :raises KeyboardInterrupt: for Ctrl-C, and for SIGTERM unless the process handles it itself
         """
         total_timesteps = int(check_number("total_timesteps", total_timesteps, low=0))
         with (
             sigterm_interrupts(),
             threads_for(self.policy, self.batch_size),
             self._without_second_warm_up(reset_num_timesteps),
-            # An interrupt on the way into or out of torch's no_grad leaves gradients off: here they are put back
+            # An interrupt while entering or leaving no_grad would leave gradients disabled
             th.enable_grad(),
         ):
             self._learning = True
@@ -108,7 +108,7 @@ class CollectionMixin(OffPolicyAlgorithm):
                     progress_bar=progress_bar,
                 )
             except BaseException:
-                # The environments may be a step ahead of what was stored: the next `learn` begins with a reset
+                # The environments may be a step ahead of the replay buffer: make the next `learn` reset them
                 self._last_obs = None
                 if self.env is not None:
                     abandon_step(self.env)
@@ -132,12 +132,12 @@ class CollectionMixin(OffPolicyAlgorithm):
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         """
-        SB3's ``collect_rollouts``, beside postponed updates. It stops before it stores what no update could digest.
+        SB3's ``collect_rollouts``, overlapped with postponed updates. Invalid values raise before they are stored.
 
         :param env: the environments
         :param callback: called at each step
-        :param args: the other arguments of SB3's
-        :param kwargs: the other arguments of SB3's
+        :param args: SB3's other arguments
+        :param kwargs: SB3's other arguments
         :return: number of steps and episodes, and whether to continue
         :raises ValueError: if actions, observations or rewards are not finite, or huge
         :raises RuntimeError: if an environment's process has died
@@ -149,8 +149,8 @@ class CollectionMixin(OffPolicyAlgorithm):
 
     def _store_last_step(self, step: dict[str, Any]) -> None:
         """
-        Do what SB3 leaves out after a step at which a callback stops it: the next ``learn`` would store a transition
-        from before that step to after the next one.
+        Store the step at which a callback stopped SB3, which returns without storing it: the next ``learn`` would store
+        a transition from before this step to after the next one.
 
         :param step: the local variables of ``collect_rollouts``
         """
@@ -174,14 +174,14 @@ class CollectionMixin(OffPolicyAlgorithm):
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """
-        Update critics and targets on minibatches from the replay buffer: now, or with ``overlap_updates`` within
-        ``learn`` during the next step of the environments, or at the next call.
+        Update critics and targets on minibatches from the replay buffer: now, or with ``overlap_updates`` inside
+        ``learn``, during the environments' next step or at the next call.
 
         :param gradient_steps: number of updates
         :param batch_size: transitions per update
         :raises ValueError: if a loss or its gradient was not finite, after which no step was taken
         """
-        # The last updates have no step of the environments beside them
+        # The last updates have no step to overlap with
         if self.overlap_updates and self._learning and self.num_timesteps < self._total_timesteps:
             self.train_postponed()
             self._postponed = gradient_steps, batch_size
@@ -190,18 +190,18 @@ class CollectionMixin(OffPolicyAlgorithm):
 
     @abstractmethod
     def _train(self, gradient_steps: int, batch_size: int) -> None:
-        """:meth:`train`, now."""
+        """Run :meth:`train` without postponing."""
 
     def train_postponed(self) -> None:
-        """Make the updates that wait for the environments' next step, if any do."""
+        """Run postponed updates, if any."""
         if self._postponed is not None:
             (gradient_steps, batch_size), self._postponed = self._postponed, None
             self._train(gradient_steps, batch_size)
-            self.policy.set_training_mode(False)  # the rollout goes on
+            self.policy.set_training_mode(False)  # collection continues
 
     @contextmanager
     def _without_second_warm_up(self, reset_num_timesteps: bool) -> Iterator[None]:
-        """Count the stored transitions as warm-up while a trained model goes on learning."""
+        """Count stored transitions as warm-up while a trained model resumes."""
         if self._n_updates > 0:
             buffer = self.replay_buffer
             assert buffer is not None
@@ -224,7 +224,7 @@ class CollectionMixin(OffPolicyAlgorithm):
             self._learning_starts_shift = 0
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        # The last rollout may take more steps than were asked for, which no schedule expects
+        # The last rollout may exceed total_timesteps, which would give schedules a negative progress
         super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
 
     def _sample_action(
@@ -236,14 +236,14 @@ class CollectionMixin(OffPolicyAlgorithm):
 
 @runtime_checkable
 class Interruptible(Protocol):
-    """A callback that is told when an exception ends a training, such as Ctrl-C; SB3 has no event for that."""
+    """A callback for exceptions that end ``learn``, such as Ctrl-C, for which SB3 has no event."""
 
     def on_interruption(self) -> None:
-        """Called once the model is whole again, before the exception is raised."""
+        """Called once the model is consistent again, before the exception is raised."""
 
 
 def _interruptible(callback: MaybeCallback) -> Iterator[Interruptible]:
-    """Of the callbacks that were passed to ``learn``, those that want to know."""
+    """The interruptible ones among the callbacks of ``learn``."""
     nested: Any = callback if isinstance(callback, list) else []
     if isinstance(callback, Interruptible):
         yield callback

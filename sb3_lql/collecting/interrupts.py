@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the same thing, and never in the middle of what has to be whole."""
+"""Ctrl-C and SIGTERM: handled alike, and deferred where an operation must not be interrupted."""
 
 import os
 import signal
@@ -8,28 +8,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Seconds for which a second SIGTERM counts as the first: ``timeout`` sends one to the process and one to its group.
+#: Seconds in which a second SIGTERM is ignored: ``timeout`` signals both the process and its group.
 REPEATED = 1.0
 
 
 class InterruptHandler:
     """
-    What SIGTERM does within :func:`sigterm_interrupts`: whatever Ctrl-C does at that moment, also where the shell has
-    made a process in the background ignore that.
+    Handles SIGTERM inside :func:`sigterm_interrupts` as Ctrl-C is handled at that moment, even in a background process
+    where the shell disabled Ctrl-C.
     """
 
     def __init__(self) -> None:
-        #: Set when SIGTERM has arrived.
+        #: Set when SIGTERM arrives.
         self.terminated = threading.Event()
-        #: Whether what it is for goes on. After that it only keeps a repeated signal from ending the process.
+        #: Whether the block is running. Afterwards the handler only absorbs a repeated signal.
         self.active = True
         self._time = -float("inf")
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """
-        :param number: the signal's
-        :param frame: where it arrived
-        :raises KeyboardInterrupt: unless Ctrl-C does something else here
+        :param number: signal number
+        :param frame: current stack frame
+        :raises KeyboardInterrupt: unless the process handles Ctrl-C differently
         """
         now = time.monotonic()
         if now - self._time < REPEATED:
@@ -47,7 +47,7 @@ class InterruptHandler:
 
 
 def _end_by_sigterm() -> None:
-    """In a process that was forked: an environment's, say, which may hang outside of Python."""
+    """In a forked process, such as an environment's worker, which may hang outside of Python."""
     if isinstance(signal.getsignal(signal.SIGTERM), InterruptHandler):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -59,10 +59,10 @@ if hasattr(os, "register_at_fork"):
 @contextmanager
 def sigterm_interrupts() -> Iterator[threading.Event]:
     """
-    Within, SIGTERM raises ``KeyboardInterrupt``, as Ctrl-C does: ``timeout``, Slurm and preemption stop a training in
-    the same orderly way. A handler of the user's own stays in charge, and so does the system's outside the main thread.
+    Make SIGTERM raise ``KeyboardInterrupt``, as Ctrl-C does, so that ``timeout``, Slurm and preemption stop a training
+    cleanly. A user's own handler stays in place, and outside the main thread nothing changes.
 
-    :return: an event, set when SIGTERM has arrived
+    :return: an event, set when SIGTERM arrives
     """
     handler = InterruptHandler()
     current = signal.getsignal(signal.SIGTERM)
@@ -81,8 +81,8 @@ def sigterm_interrupts() -> Iterator[threading.Event]:
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Within, Ctrl-C and SIGTERM wait: they take effect at the end. For what is short and must not be torn apart."""
-    if not _in_main_thread():  # where Python delivers no signals
+    """Defer Ctrl-C and SIGTERM to the end of the block, for short operations that must not be interrupted."""
+    if not _in_main_thread():  # Python handles signals in the main thread only
         yield
         return
     received: list[tuple[int, FrameType | None]] = []

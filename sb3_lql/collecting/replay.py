@@ -1,4 +1,4 @@
-"""The replay buffer of an algorithm: of which class, made when, and for how many environments."""
+"""An algorithm's replay buffer: its class, when it is allocated, and its number of environments."""
 
 import warnings
 from typing import Any
@@ -16,15 +16,18 @@ from sb3_lql.common.memory import check_buffer_fits
 
 
 class ReplayMixin(OffPolicyAlgorithm):
-    """SB3's off-policy collection, with a replay buffer that is made when something is to be stored or sampled."""
+    """SB3's off-policy collection, with a replay buffer that is allocated on first use."""
 
-    #: Whether the replay buffer's class was left to be chosen.
+    #: Whether the replay buffer's class was chosen by default.
     _has_default_buffer = False
 
     @property
     def replay_buffer(self) -> ReplayBuffer:
-        """The replay buffer, made when it is first asked for: a model that only acts takes no memory for one."""
-        return self._provide_replay_buffer()
+        """The replay buffer, allocated on first use: a model that only acts needs no memory for one."""
+        buffer: ReplayBuffer | None = self.__dict__["replay_buffer"]
+        if buffer is None:
+            buffer = self.replay_buffer = self._new_replay_buffer()
+        return buffer
 
     @replay_buffer.setter
     def replay_buffer(self, buffer: ReplayBuffer | None) -> None:
@@ -35,15 +38,8 @@ class ReplayMixin(OffPolicyAlgorithm):
     def replay_buffer(self) -> None:
         self.replay_buffer = None
 
-    def _provide_replay_buffer(self) -> ReplayBuffer:
-        """Make a replay buffer if there is none."""
-        buffer: ReplayBuffer | None = self.__dict__["replay_buffer"]
-        if buffer is None:
-            buffer = self.replay_buffer = self._new_replay_buffer()
-        return buffer
-
     def _choose_replay_buffer_class(self) -> None:
-        """What ``replay_buffer_class=None`` stands for, chosen anew for a model that is loaded with other n_steps."""
+        """Resolve ``replay_buffer_class=None``, again for a model that is loaded with different ``n_steps``."""
         defaults = [default_replay_buffer_class(self.observation_space, n_steps) for n_steps in (1, 2)]
         if self._has_default_buffer and self.replay_buffer_class in defaults:
             self.replay_buffer_class = None
@@ -60,8 +56,8 @@ class ReplayMixin(OffPolicyAlgorithm):
 
     def _new_replay_buffer(self) -> ReplayBuffer:
         """
-        :return: an empty one
-        :raises ValueError: if it does not fit into memory, or if it asks environments for rewards and there are none
+        :return: an empty replay buffer
+        :raises ValueError: if it does not fit into memory, or needs environments to compute rewards and there are none
         """
         buffer_class = self.replay_buffer_class
         assert buffer_class is not None
@@ -71,8 +67,8 @@ class ReplayMixin(OffPolicyAlgorithm):
         if issubclass(buffer_class, HerReplayBuffer):
             if self.env is None:
                 raise ValueError(
-                    f"{buffer_class.__name__} asks environments for rewards, and this model has none: call set_env "
-                    "first, or pass env to load."
+                    f"{buffer_class.__name__} needs environments to compute rewards, and this model has none: call "
+                    "set_env first, or pass env to load."
                 )
             kwargs["env"] = self.env
         check_buffer_fits(self, buffer_class)
@@ -88,7 +84,7 @@ class ReplayMixin(OffPolicyAlgorithm):
 
     def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
         """
-        SB3's ``set_env``. A replay buffer with hindsight asks these environments from now on.
+        SB3's ``set_env``. A ``HerReplayBuffer`` computes its rewards with these environments from now on.
 
         :param env: environments, or their id
         :param force_reset: reset them before learning
@@ -99,7 +95,7 @@ class ReplayMixin(OffPolicyAlgorithm):
             buffer.env = self.env
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        # Noise and transitions may come from a training with more or fewer environments
+        # Noise and transitions may come from a training with a different number of environments
         if isinstance(self.action_noise, VectorizedActionNoise) and self.action_noise.n_envs != self.n_envs:
             self.action_noise = VectorizedActionNoise(self.action_noise.base_noise, self.n_envs)
         self.replay_buffer = with_n_envs(self.replay_buffer, self.n_envs)

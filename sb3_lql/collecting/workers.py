@@ -1,4 +1,4 @@
-"""Environments in processes of their own, of which one may die, hang, or be left in the middle of a step."""
+"""Environments in subprocesses, which may die, hang, or be interrupted during a step."""
 
 import time
 from multiprocessing.connection import Connection, wait
@@ -11,17 +11,16 @@ from sb3_lql.collecting.interrupts import interrupts_deferred
 
 
 class WorkerDiedError(RuntimeError, EOFError):
-    """An environment's process has died. SB3 and the RL Zoo expect an ``EOFError``, which says nothing."""
+    """An environment's process has died. SB3 and the RL Zoo expect an ``EOFError``, which has no message."""
 
     def __init__(self) -> None:
         super().__init__(
-            "An environment's process has died; if it raised an error, that is printed above. The model has kept all "
-            "that it learned: save it, or resume with new environments: set_env(...), then learn(..., "
-            "reset_num_timesteps=False)."
+            "An environment's process has died; if it raised an error, it is printed above. The model is intact: save "
+            "it, or resume with new environments: set_env(...), then learn(..., reset_num_timesteps=False)."
         )
 
 
-#: Commands of SB3's, each of which is answered once.
+#: SB3's commands that are answered.
 ANSWERED = frozenset(
     {"step", "reset", "render", "get_spaces", "env_method", "get_attr", "has_attr", "set_attr", "is_wrapped"}
 )
@@ -29,9 +28,9 @@ ANSWERED = frozenset(
 
 class WatchedConnection:
     """
-    The pipe to a worker of ``SubprocVecEnv``. SB3 waits for ever for a worker that has died where the others were
-    forked with its end of the pipe, and takes an answer that an interrupt has left in the pipe for that to its next
-    command. This one notices the death, and drops such answers. Otherwise it is that pipe, whatever is sent through it.
+    A pipe to a worker of ``SubprocVecEnv``. With SB3's own pipes, a dead worker blocks forever if other workers were
+    forked with its end of the pipe, and an answer left over from an interrupted command is taken for the answer to the
+    next one. This pipe raises in the first case and drops the answer in the second; otherwise it is the same.
 
     :param connection: the pipe
     :param process: the worker
@@ -40,25 +39,25 @@ class WatchedConnection:
     def __init__(self, connection: Connection, process: BaseProcess) -> None:
         self.connection = connection
         self.process = process
-        #: SB3's commands whose answer has not been received.
+        #: Commands whose answers are still awaited.
         self.unanswered = 0
-        #: Answers that will come, and that nobody waits for.
+        #: Answers to drop when they arrive.
         self.stale = 0
 
     def __getattr__(self, name: str) -> Any:
-        if name == "connection":  # of a copy in the making
+        if name == "connection":  # while it is being copied
             raise AttributeError(name)
         return getattr(self.connection, name)
 
     def abandon(self) -> None:
-        """Drop the answers to all commands that were sent, when they come."""
+        """Drop the answers to all commands sent so far when they arrive."""
         self.stale += self.unanswered
         self.unanswered = 0
 
     def send(self, command: Any) -> None:
         """
-        :param command: for SB3's workers, name and data
-        :raises WorkerDiedError: if the worker has died, unless it is told to close
+        :param command: name and data, as SB3 sends them
+        :raises WorkerDiedError: if the worker has died, unless the command is "close"
         """
         name = command[0] if isinstance(command, tuple) and command else None
         try:
@@ -94,7 +93,7 @@ class WatchedConnection:
 
 def watch_workers(env: VecEnv) -> None:
     """
-    Give environments in processes of their own watched pipes, once; do nothing to others.
+    Give environments in subprocesses watched pipes, once; leave others alone.
 
     :param env: environments, wrapped or not
     """
@@ -106,7 +105,7 @@ def watch_workers(env: VecEnv) -> None:
 
 def abandon_step(env: VecEnv) -> None:
     """
-    Forget a step that was interrupted: its results are dropped when they come. Waits for nobody, as a worker may hang.
+    Abandon an interrupted step, without waiting for its results, since a worker may hang.
 
     :param env: environments, wrapped or not
     """
@@ -122,8 +121,8 @@ def abandon_step(env: VecEnv) -> None:
 def are_idle(env: VecEnv, seconds: float) -> bool:
     """
     :param env: environments, wrapped or not
-    :param seconds: how long to wait for workers that are in the middle of something
-    :return: whether a question to them would be answered at once
+    :param seconds: how long to wait for busy workers
+    :return: whether they would answer a command at once
     :raises WorkerDiedError: if a worker has died
     """
     base = subprocesses(env)
@@ -141,7 +140,7 @@ def subprocesses(env: VecEnv) -> SubprocVecEnv | None:
     :param env: environments, wrapped or not
     :return: the ``SubprocVecEnv`` below wrappers, if there is one
     """
-    # Not by `unwrapped`: what a user's wrapper wraps may be no VecEnv
+    # Not `unwrapped`: a user's wrapper may wrap something other than a VecEnv
     while isinstance(env, VecEnvWrapper):
         env = env.venv
     return env if isinstance(env, SubprocVecEnv) else None

@@ -1,1 +1,1 @@
-"""What every room needs: replay buffers, files, memory and the checks of arguments."""
+"""Shared by all packages: replay buffers, files, memory and argument checks."""

@@ -1,4 +1,4 @@
-"""Replay buffers whose storage is known, laid out for another number of environments."""
+"""Replay buffers rearranged for a different number of environments."""
 
 from typing import Any
 
@@ -9,26 +9,24 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from sb3_lql.common import buffers, device_buffers
 
 # fmt: off
-#: The classes whose storage is known: SB3's and ours. Classes derived from them may keep transitions elsewhere.
+#: The classes whose storage layout is known: SB3's and ours. Subclasses may store transitions differently.
 REPLAY_BUFFERS: tuple[type[ReplayBuffer], ...] = (
     ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, buffers.Float32ReplayBuffer,
     buffers.Float32DictReplayBuffer, buffers.Float32NStepReplayBuffer, buffers.Float32HerReplayBuffer,
     device_buffers.DeviceReplayBuffer, device_buffers.DeviceDictReplayBuffer,
 )
 # fmt: on
-#: What a transition consists of, by the arrays' names.
-FIELDS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
 def with_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     """
-    Lay a replay buffer out for another number of environments: its transitions in the order in which they were made,
-    ``n_envs`` a row. The last row is filled up with the oldest of them.
+    Rearrange a replay buffer for a different number of environments: its transitions in chronological order, ``n_envs``
+    per row. The last row is filled up with the oldest ones.
 
-    :param buffer: what was collected; left alone if it is of a class whose storage is not known
-    :param n_envs: environments that will be collected from
-    :return: a buffer of that many environments and at least the same size; itself if it is that already
-    :raises ValueError: if transitions depend on their neighbours, and cannot be moved
+    :param buffer: a buffer; returned unchanged if it is not in :data:`REPLAY_BUFFERS`
+    :param n_envs: number of environments
+    :return: a buffer for that many environments, at least as large; the same one if nothing changes
+    :raises ValueError: if transitions depend on their neighbours, so that they cannot be moved
     """
     if type(buffer) not in REPLAY_BUFFERS or buffer.n_envs == n_envs:
         return buffer
@@ -36,7 +34,7 @@ def with_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
         how = " with optimize_memory_usage=True" if buffer.optimize_memory_usage else ""
         raise ValueError(
             f"The {type(buffer).__name__}{how} was filled from n_envs={buffer.n_envs} environments and cannot take "
-            f"steps of n_envs={n_envs}, since each of its transitions depends on the next one: learn with "
+            f"steps of n_envs={n_envs}, since each of its transitions depends on the next one: train with "
             f"{buffer.n_envs} environments, call only train(), or set model.replay_buffer = None for a new one."
         )
     n_transitions = buffer.size() * buffer.n_envs
@@ -44,7 +42,7 @@ def with_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     oldest = buffer.pos if buffer.full else 0
     steps, env_inds = np.divmod(np.resize(np.arange(n_transitions), n_rows * n_envs), buffer.n_envs)
     steps = (steps + oldest) % buffer.buffer_size
-    again = type(buffer)(
+    rearranged = type(buffer)(
         max(buffer.buffer_size * buffer.n_envs // n_envs, n_rows) * n_envs,
         buffer.observation_space,
         buffer.action_space,
@@ -52,14 +50,14 @@ def with_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
         n_envs=n_envs,
         handle_timeout_termination=buffer.handle_timeout_termination,
     )
-    for name in FIELDS:
-        for array, target in zip(_arrays(getattr(buffer, name)), _arrays(getattr(again, name)), strict=True):
+    for name in buffers.FIELDS:
+        for array, target in zip(_arrays(getattr(buffer, name)), _arrays(getattr(rearranged, name)), strict=True):
             target[:n_rows] = array[steps, env_inds].reshape(n_rows, n_envs, *array.shape[2:])
-    again.full = n_rows == again.buffer_size
-    again.pos = 0 if again.full else n_rows
-    return again
+    rearranged.full = n_rows == rearranged.buffer_size
+    rearranged.pos = 0 if rearranged.full else n_rows
+    return rearranged
 
 
 def _arrays(field: Any) -> list[Any]:
-    """The arrays or tensors of a field; of ``Dict`` observations, in the order of the keys."""
+    """The arrays or tensors of a field, for ``Dict`` observations in order of their keys."""
     return [field[key] for key in sorted(field)] if isinstance(field, dict) else [field]

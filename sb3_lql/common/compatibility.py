@@ -1,4 +1,4 @@
-"""What a model cannot learn from, or be made with: refused by name, with the remedy."""
+"""Refuses spaces, policies and arguments that do not work here, with the reason and the fix."""
 
 import difflib
 import reprlib
@@ -13,10 +13,10 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
 _NO_ENTROPY = "there is no entropy coefficient to learn, and inverse_temperature (w) is chosen by hand"
 _NO_GSDE = "gSDE perturbs the weights of an actor, and there is no actor: the chain's own noise explores"
-_NO_ACTOR = "there is no actor to delay, and no noise to add to its target actions: the chain draws them"
+_NO_ACTOR = "there is no actor to delay, and target actions come from the chain, which has its own noise"
 _NO_GREED = "there is no epsilon-greedy exploration: the chain's own noise explores, and action_noise can add to it"
 _NO_QUANTILES = "critics have no quantiles to drop; policy_kwargs=dict(n_critics=...) sets how many critics there are"
-#: Arguments of SB3's other off-policy algorithms, and why there is no such thing here.
+#: Arguments of SB3's other off-policy algorithms, and why they do not exist here.
 FOREIGN_ARGUMENTS = {
     **dict.fromkeys(("ent_coef", "target_entropy"), _NO_ENTROPY),
     **dict.fromkeys(("sde_sample_freq", "use_sde_at_warmup"), _NO_GSDE),
@@ -30,7 +30,7 @@ FOREIGN_ARGUMENTS = {
 def check_observation_space(observation_space: spaces.Space[Any]) -> None:
     """
     :param observation_space: the environment's observation space
-    :raises ValueError: if it is none of those that SB3 can encode, or holds one that is not
+    :raises ValueError: if SB3 cannot encode it, or a part of it
     """
     if not isinstance(observation_space, spaces.Dict):
         _check_observation_part("observation_space", observation_space)
@@ -43,7 +43,6 @@ def check_observation_space(observation_space: spaces.Space[Any]) -> None:
 
 def _check_observation_part(name: str, space: spaces.Space[Any]) -> None:
     flatten = "flatten the observations with gymnasium.wrappers.FlattenObservation"
-    kind = type(space).__name__
     if isinstance(space, spaces.Tuple):
         raise ValueError(
             f"{name}={space} is a Tuple, which SB3 has no networks for: name its parts in a Dict and pass "
@@ -53,8 +52,8 @@ def _check_observation_part(name: str, space: spaces.Space[Any]) -> None:
         raise ValueError(f"{name}={space} is a Dict within a Dict: use one Dict for all parts, or {flatten}.")
     if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)):
         raise ValueError(
-            f"{name}={space} is of type {kind}, which SB3 has no networks for: encode it as a Box of numbers with "
-            "gymnasium.wrappers.TransformObservation."
+            f"{name}={space} is of type {type(space).__name__}, which SB3 has no networks for: encode it as a Box of "
+            "numbers with gymnasium.wrappers.TransformObservation."
         )
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
         raise ValueError(f"{name}={space} has {space.nvec.ndim} axes, and SB3 encodes one: {flatten}.")
@@ -69,26 +68,26 @@ def check_extractor(
     extractor_class: type[BaseFeaturesExtractor], observation_space: spaces.Space[Any], kwargs: dict[str, Any]
 ) -> None:
     """
-    :param extractor_class: class of the features extractor; those that are not SB3's are taken as they are
+    :param extractor_class: class of the features extractor; only SB3's own are checked
     :param observation_space: the environment's observation space
     :param kwargs: the extractor's keyword arguments
-    :raises ValueError: if it is made for other observations
+    :raises ValueError: if it does not fit the observations
     """
     if isinstance(observation_space, spaces.Dict):
         if extractor_class in (FlattenExtractor, NatureCNN):
             raise ValueError(f"observation_space={observation_space} is a Dict: pass 'MultiInputPolicy'.")
     elif extractor_class is CombinedExtractor:
         raise ValueError(
-            f"observation_space={observation_space} is no Dict, which 'MultiInputPolicy' is for: pass 'MlpPolicy', or "
+            f"observation_space={observation_space} is no Dict, which 'MultiInputPolicy' needs: pass 'MlpPolicy', or "
             "'CnnPolicy' for images."
         )
     elif extractor_class is NatureCNN and not is_image_space(
         observation_space, normalized_image=kwargs.get("normalized_image", False)
     ):
         raise ValueError(
-            f"observation_space={observation_space} is no image of uint8 from 0 to 255, which 'CnnPolicy' is for: pass "
-            "'MlpPolicy', or policy_kwargs=dict(normalize_images=False) if it is an image of another scale, channels "
-            "first. VecNormalize makes others of images: VecNormalize(VecTransposeImage(env), norm_obs=False) does not."
+            f"observation_space={observation_space} is no image of uint8 from 0 to 255, which 'CnnPolicy' needs: pass "
+            "'MlpPolicy', or policy_kwargs=dict(normalize_images=False) if it is a channels-first image with another "
+            "scale. VecNormalize rescales images; VecNormalize(VecTransposeImage(env), norm_obs=False) does not."
         )
 
 
@@ -96,9 +95,9 @@ def check_policy(policy: Any, aliases: dict[str, type[BasePolicy]], base: type[B
     """
     :param policy: policy class or its alias, as a user passed it
     :param aliases: the algorithm's policy classes by name
-    :param base: what policy classes derive from
-    :raises ValueError: for an alias that there is not
-    :raises TypeError: for a class that is none of the algorithm's, and for what is no class
+    :param base: base class of the algorithm's policies
+    :raises ValueError: for an unknown alias
+    :raises TypeError: for another algorithm's policy class, or anything that is not a class
     """
     names = ", ".join(map(repr, aliases))
     if isinstance(policy, str):
@@ -108,27 +107,26 @@ def check_policy(policy: Any, aliases: dict[str, type[BasePolicy]], base: type[B
     elif not isinstance(policy, type):
         raise TypeError(f"policy={reprlib.repr(policy)} is neither a class nor a name: pass one of {names}.")
     elif not issubclass(policy, base):
-        # What SB3's policies are for stands in their names, whatever the algorithm
+        # SB3's policies are named after the kind of observation, for every algorithm
         kinds = {alias.removesuffix("Policy"): alias for alias in aliases}
         alias = next((kinds[kind] for kind in kinds if kind in policy.__name__), "MlpPolicy")
         raise TypeError(
-            f"policy={policy.__module__}.{policy.__qualname__} is none of {base.__module__}.{base.__qualname__}, from "
-            f"which policies here derive: pass {alias!r}."
+            f"policy={policy.__module__}.{policy.__qualname__} does not derive from "
+            f"{base.__module__}.{base.__qualname__}: pass {alias!r}."
         )
 
 
 def check_policy_kwargs(policy_kwargs: dict[str, Any], use_sde: Any, taken: Iterable[str]) -> None:
     """
-    :param policy_kwargs: as a user passed them
-    :param use_sde: likewise
-    :param taken: arguments of the policy that the algorithm sets
-    :raises ValueError: if gSDE is asked for, or what the algorithm's own arguments say
+    :param policy_kwargs: the user's
+    :param use_sde: the user's
+    :param taken: policy arguments that the algorithm sets
+    :raises ValueError: if gSDE is requested, or an argument that the algorithm sets
     """
     for name, value in (("use_sde", use_sde), ("policy_kwargs['use_sde']", policy_kwargs.get("use_sde", False))):
         if value:
             raise ValueError(
-                f"{name}={value!r} is not supported: gSDE perturbs the weights of an actor, and there is no actor. "
-                "Leave it out; the chain's own noise explores, and action_noise can add to it."
+                f"{name}={value!r} is not supported: {_NO_GSDE}. Leave it out; action_noise can add to that noise."
             )
     for name in policy_kwargs.keys() & set(taken):
         raise ValueError(f"policy_kwargs[{name!r}] is set by the algorithm: pass its own arguments instead.")
@@ -137,8 +135,8 @@ def check_policy_kwargs(policy_kwargs: dict[str, Any], use_sde: Any, taken: Iter
 def check_arguments_known(algorithm: str, given: Iterable[str], known: Iterable[str]) -> None:
     """
     :param algorithm: name of the class
-    :param given: names of the arguments that it was given
-    :param known: names of those that it takes
+    :param given: names of the arguments passed
+    :param known: names of its arguments
     :raises TypeError: if one is unknown
     """
     unknown = sorted(set(given) - set(known))
@@ -152,22 +150,22 @@ def check_arguments_known(algorithm: str, given: Iterable[str], known: Iterable[
 def check_foreign_arguments(algorithm: str, names: Iterable[str]) -> None:
     """
     :param algorithm: name of the class
-    :param names: of the arguments that it was given
-    :raises TypeError: if one is of another algorithm only
+    :param names: names of the arguments passed
+    :raises TypeError: if one belongs to another algorithm
     """
     for name in names:
         if reason := FOREIGN_ARGUMENTS.get(name):
             raise TypeError(
                 f"{algorithm} has no argument {name!r}: {reason}. Leave it out; the page 'Coming from SAC' "
-                "(docs/from_sac.md) says what is what."
+                "(docs/from_sac.md) lists the differences."
             )
 
 
 def check_wrappers(env: VecEnv) -> None:
     """
-    :param env: environments as a model learns from them
-    :raises ValueError: if channels of images are brought to the front outside of ``VecNormalize``, which hands what it
-        was given to the replay buffer
+    :param env: a model's environments
+    :raises ValueError: if images are transposed outside of ``VecNormalize``, which passes the originals to the replay
+        buffer
     """
     transposes = False
     while isinstance(env, VecEnvWrapper):

@@ -1,4 +1,4 @@
-"""Replay buffers that live where the networks do."""
+"""Replay buffers on the networks' device."""
 
 from math import prod
 from typing import Any, ClassVar
@@ -12,17 +12,17 @@ from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_lql.common.buffer_files import n_used_steps
-from sb3_lql.common.buffers import Float32Storage, upload
+from sb3_lql.common.buffers import FIELDS, Float32Storage, upload
 from sb3_lql.common.scaling import running_std, standardize
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:
-    """:return: the value by its name, or the values of a dict by ``name.key``"""
+    """The value by its name, or the values of a dict by ``name.key``."""
     return {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
 
 
 def _nested(name: str, values: dict[str, Any]) -> Any:
-    """:return: what :func:`_flat` took apart"""
+    """The inverse of :func:`_flat`."""
     if name in values:
         return values[name]
     return {key.removeprefix(f"{name}."): part for key, part in values.items() if key.startswith(f"{name}.")}
@@ -30,13 +30,13 @@ def _nested(name: str, values: dict[str, Any]) -> Any:
 
 class _Table:
     """
-    Named fields of every environment's steps, zeros at first. Those of one dtype lie side by side in one tensor of
-    shape (n_steps * n_envs, width): writing and reading take as many operations as there are dtypes, not fields.
+    Named fields of every environment's steps, initially zero. All fields of one dtype share one tensor of shape
+    (n_steps * n_envs, width), so that writing and reading take one operation per dtype, not per field.
 
-    :param n_steps: steps that it holds
+    :param n_steps: capacity in steps
     :param n_envs: rows per step
     :param fields: shape and dtype by name
-    :param device: where it is
+    :param device: where to store it
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class _Table:
             start = widths.get(dtype, 0)
             widths[dtype] = start + prod(shape)
             self.columns[name] = dtype, slice(start, widths[dtype]), shape
-        # Unlike torch's zeros, NumPy's take no memory before they are written to
+        # Unlike torch's zeros, NumPy's take no memory until they are written
         zeros = {dtype: th.from_numpy(np.zeros((n_steps * n_envs, width), dtype)) for dtype, width in widths.items()}
         on_cpu = device.type == "cpu"
         self.tensors = zeros if on_cpu else {key: th.zeros_like(like, device=device) for key, like in zeros.items()}
@@ -57,8 +57,8 @@ class _Table:
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """
-        :param step: which
-        :param values: arrays of shape (n_envs, ...) by name, of any dtype; those that are no field are left out
+        :param step: index of the step
+        :param values: arrays of shape (n_envs, ...) by name, of any dtype; names that are not fields are ignored
         """
         for dtype, tensor in self.tensors.items():
             names = [name for name, column in self.columns.items() if column[0] == dtype]
@@ -78,9 +78,9 @@ class _Table:
 
     def to(self, device: th.device, n_used: int) -> "_Table":
         """
-        :param device: where to
-        :param n_used: steps that have been written to; the others are not copied
-        :return: the same there; itself if that is where it is
+        :param device: target device
+        :param n_used: number of steps in use; the others are not copied
+        :return: a copy there, or the table itself if it is already there
         """
         if th.empty(0, device=device).device == self.device:
             return self
@@ -100,29 +100,28 @@ class _Table:
 
 class DeviceReplayBuffer(Float32Storage):
     """
-    SB3's ``ReplayBuffer``, as float32, with all transitions on ``device``: minibatches are put together there, from
-    indices drawn as SB3 draws them, and ``sample`` does not wait for the device. There is none for n-step returns (see
-    :func:`check_replay_buffer`), and none for HER, which is a buffer class itself.
+    SB3's ``ReplayBuffer`` in float32, with all transitions on ``device``. Minibatches are gathered there, with indices
+    drawn as in SB3, and ``sample`` does not wait for the device. N-step returns and HER are not supported.
 
-    Arguments are SB3's.
+    The arguments are SB3's.
 
-    :raises ValueError: for ``Dict`` observations in the class for others or the reverse; and for
+    :raises ValueError: if the class does not match the observations (``Dict`` or not), or for
         ``optimize_memory_usage`` with ``Dict`` observations or with ``handle_timeout_termination``
     """
 
-    #: What minibatches are.
+    #: Type of minibatches.
     samples_class: ClassVar[type[Any]] = ReplayBufferSamples
     #: A tensor of shape (buffer_size, n_envs, ...), or a dict of them.
     observations: Any
-    #: The same.
+    #: Like the observations.
     next_observations: Any
     #: Shape (buffer_size, n_envs, action_dim), in [-1, 1].
     actions: th.Tensor  # type: ignore[assignment]
     #: Shape (buffer_size, n_envs), like the next two.
     rewards: th.Tensor  # type: ignore[assignment]
-    #: Whether an episode has ended, of float32.
+    #: Whether an episode has ended, as float32.
     dones: th.Tensor  # type: ignore[assignment]
-    #: Whether a time limit was the reason, of float32.
+    #: Whether it ended by a time limit, as float32.
     timeouts: th.Tensor  # type: ignore[assignment]
 
     def __init__(
@@ -141,13 +140,12 @@ class DeviceReplayBuffer(Float32Storage):
             raise ValueError(f"{type(self).__name__} does not hold {observation_space}: use {fitting} instead.")
         if is_dict and optimize_memory_usage:
             raise ValueError("optimize_memory_usage=True is not supported for Dict observations: leave it out.")
-        # Of SB3's own storage one step is enough: it tells what a transition consists of
+        # One step of SB3's own storage is enough to tell the parts of a transition
         super().__init__(
             n_envs, observation_space, action_space, device, n_envs, optimize_memory_usage, handle_timeout_termination
         )
         self.buffer_size = max(buffer_size // n_envs, 1)
-        names = ["observations", "next_observations", "actions", "rewards", "dones", "timeouts"]
-        self._names = [name for name in names if hasattr(self, name)]
+        self._names = [name for name in FIELDS if hasattr(self, name)]
         step = [field for name in self._names for field in _flat(name, getattr(self, name)).items()]
         fields = {name: (array.shape[2:], array.dtype) for name, array in step}
         self._table = _Table(self.buffer_size, n_envs, fields, self._device)
@@ -155,7 +153,7 @@ class DeviceReplayBuffer(Float32Storage):
 
     @property
     def device(self) -> th.device:
-        """Where the transitions are. They move when it is set."""
+        """Where the transitions are stored. Setting it moves them."""
         return self._device
 
     @device.setter
@@ -166,7 +164,7 @@ class DeviceReplayBuffer(Float32Storage):
             self._set_views()
 
     def _set_views(self) -> None:
-        """What SB3's buffers have arrays for, as tensors that share the table's memory."""
+        """Expose the table as SB3's attributes: tensors that share its memory."""
         shape = self.buffer_size, self.n_envs
         views = {name: rows.view(*shape, *rows.shape[1:]) for name, rows in self._table.read().items()}
         for name in self._names:
@@ -174,12 +172,12 @@ class DeviceReplayBuffer(Float32Storage):
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in self.__dict__.items() if name not in self._names}
-        # From the CPU's memory it can be read where there is no such device
+        # Stored on the CPU, so that it loads on machines without such a device
         return state | dict(_table=self._table.to(th.device("cpu"), n_used_steps(self)))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.device = self._device.type  # Without its index: this machine may have fewer GPUs
+        self.device = self._device.type  # without its index: this machine may have fewer GPUs
 
     def add(
         self,
@@ -190,7 +188,7 @@ class DeviceReplayBuffer(Float32Storage):
         done: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        """Store one step of every environment: one copy to the device for each dtype. Arguments are SB3's."""
+        """Store one step of every environment, with one copy to the device per dtype. The arguments are SB3's."""
         timeouts = [self.handle_timeout_termination and info.get("TimeLimit.truncated", False) for info in infos]
         values = dict(actions=action, rewards=reward, dones=done, timeouts=np.array(timeouts))
         values |= _flat("observations", obs) | _flat("next_observations", next_obs)
@@ -199,7 +197,7 @@ class DeviceReplayBuffer(Float32Storage):
         if self.pos == self.buffer_size:
             self.full = True
             self.pos = 0
-        if self.optimize_memory_usage:  # Of the step that comes next, only the observation is known, and ever read
+        if self.optimize_memory_usage:  # only the observation of the next step is known, and read
             self._table.write(self.pos, values | dict(observations=next_obs))
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> Any:
@@ -236,7 +234,7 @@ class DeviceReplayBuffer(Float32Storage):
 class DeviceDictReplayBuffer(DeviceReplayBuffer, DictReplayBuffer):
     """:class:`DeviceReplayBuffer` for ``Dict`` observations."""
 
-    #: What minibatches are.
+    #: Type of minibatches.
     samples_class = DictReplayBufferSamples
 
 
@@ -244,10 +242,10 @@ def check_replay_buffer(
     replay_buffer_class: type[ReplayBuffer] | None, replay_buffer_kwargs: dict[str, Any], n_steps: int
 ) -> None:
     """
-    :param replay_buffer_class: what the user passed
-    :param replay_buffer_kwargs: what the user passed
+    :param replay_buffer_class: the user's
+    :param replay_buffer_kwargs: the user's
     :param n_steps: rewards per return
-    :raises ValueError: for n-step returns or hindsight with a buffer on the device, which has neither
+    :raises ValueError: for n-step returns or HER with a device buffer, which supports neither
     """
     if replay_buffer_class is None or not issubclass(replay_buffer_class, DeviceReplayBuffer):
         return

@@ -1,4 +1,4 @@
-"""Files and folders that are written in one stroke: whoever looks finds the old one or the new one, whole."""
+"""Atomic writes: readers see the old file or folder or the new one, never a part."""
 
 import errno
 import os
@@ -14,16 +14,16 @@ from typing import IO, BinaryIO
 
 import psutil
 
-#: In the names of files and folders that are not finished, before the computer's name and the process's number.
+#: Marks the names of unfinished files and folders, before the host name and the process id.
 UNFINISHED = ".unfinished-"
-#: Bytes of a file's name that file systems take.
+#: Longest file name that file systems accept, in bytes.
 LONGEST_NAME = 255
 
 
 def with_suffix(path: str | Path, suffix: str) -> Path:
     """
     :param path: name of a file
-    :param suffix: ".zip", say
+    :param suffix: such as ".zip"
     :return: the name, with that suffix if it has none
     """
     path = Path(path)
@@ -33,35 +33,35 @@ def with_suffix(path: str | Path, suffix: str) -> Path:
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """
-    A file to write to, which takes its name once all of it is on the disk. An error within, a kill or a full disk leave
-    what was there before.
+    Open a file that takes its name only when all of its content is on the disk. An error inside the block, a kill or a
+    full disk leaves the previous file intact.
 
-    As with ``open``, a symbolic link stays and its target is written, and a file that was there keeps its permissions
-    and, where the system lets us, its owner and group. Hard links part: the other names keep the old content.
+    As with ``open``, a symbolic link stays and its target is written, and an existing file keeps its permissions and,
+    where the system allows it, its owner and group. Other hard links to it keep the old content.
 
-    What cannot be replaced is written over once all of the content is known: a file in a read-only folder, a mounted
-    file, a device. Refusing would be worse, since ``open`` could write it. An error within still changes nothing; a
-    kill or a full disk at the very end may leave a part.
+    A file that cannot be replaced (in a read-only folder, a mount, a device) is overwritten once all content is known:
+    refusing would be worse, since ``open`` could write it. An error inside the block still changes nothing; a kill or a
+    full disk at the very end may leave a partial file.
 
-    :param path: the file's name; its folder is made if there is none
+    :param path: the file's name; its folder is created if needed
     :return: an open file
     :raises OSError: if it cannot be written, as from ``open``
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     exists = path.exists()
-    if (exists and not os.access(path, os.W_OK)) or target.is_symlink():  # protected, or links in a circle
-        path.open("ab").close()  # the system's own error
+    if (exists and not os.access(path, os.W_OK)) or target.is_symlink():  # protected, or a circular link
+        path.open("ab").close()  # raises the system's own error
     if exists and not (path.is_file() and os.access(target.parent, os.W_OK | os.X_OK)):
         with tempfile.TemporaryFile() as content:
             yield content
-            _write_over(path, content)
+            _overwrite(path, content)
         return
     unfinished = _unfinished(target)
-    unfinished.unlink(missing_ok=True)  # of a process that had the same number
+    unfinished.unlink(missing_ok=True)  # left by a process with the same id
     try:
         with unfinished.open("wb") as file:
-            if exists:  # before there is anything to read in it
+            if exists:  # before it has any content to protect
                 _copy_permissions(target, unfinished)
             yield file
             file.flush()
@@ -77,15 +77,15 @@ def _replace(target: Path, unfinished: Path) -> None:
     try:
         unfinished.replace(target)
     except OSError as error:
-        # A file that is mounted by itself, or somebody else's in a folder such as /tmp
+        # A mounted file, or another user's file in a folder such as /tmp
         if error.errno not in (errno.EBUSY, errno.EPERM) or not target.exists():
             raise
         with unfinished.open("rb") as content:
-            _write_over(target, content)
+            _overwrite(target, content)
         unfinished.unlink()
 
 
-def _write_over(path: Path, content: IO[bytes]) -> None:
+def _overwrite(path: Path, content: IO[bytes]) -> None:
     content.seek(0)
     with path.open("wb") as file:
         shutil.copyfileobj(content, file)
@@ -95,21 +95,21 @@ def _copy_permissions(source: Path, target: Path) -> None:
     before = source.stat()
     if os.name != "nt":
         for user, group in ((-1, before.st_gid), (before.st_uid, -1)):
-            with suppress(OSError):  # only root may give files away, others only to groups of their own
+            with suppress(OSError):  # only root may change owners; others may only use their own groups
                 os.chown(target, user, group)
-    target.chmod(stat.S_IMODE(before.st_mode))  # last, as a change of owner takes some of them away
+    target.chmod(stat.S_IMODE(before.st_mode))  # last, as a change of owner clears some of them
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """
-    :func:`atomic_write` for a folder, of a name that is not taken.
+    :func:`atomic_write` for a folder.
 
-    :param path: the folder's name
-    :return: a folder to write to
+    :param path: the folder's name, which must not exist yet
+    :return: a temporary folder to write to
     """
     unfinished = _unfinished(path)
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that had the same number
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a process with the same id
     unfinished.mkdir(parents=True)
     try:
         yield unfinished
@@ -124,44 +124,43 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def discard_folder(path: Path) -> None:
     """
-    Delete a folder, as far as the system lets us. A kill in the middle does not leave a part under the name of the
-    whole.
+    Delete a folder, as far as the system allows it. A kill halfway leaves no partial folder under that name.
 
-    :param path: the folder, or a link to one, which goes alone; there may be none
+    :param path: the folder, or a link to one, of which only the link is deleted; it may not exist
     """
-    with suppress(OSError):  # there is none, or another process is deleting it
+    with suppress(OSError):  # it does not exist, or another process is deleting it
         if path.is_symlink():
-            path.unlink()  # not what it leads to
+            path.unlink()  # not its target
         else:
             shutil.rmtree(path.rename(_unfinished(path)), ignore_errors=True)
 
 
 def discard_unfinished(folder: Path, name: str) -> None:
     """
-    Delete what processes that were killed have left of :func:`atomic_folder` and :func:`discard_folder`, as far as the
-    system lets us. What another computer or a living process is about stays.
+    Delete what killed processes have left of :func:`atomic_folder` and :func:`discard_folder`, as far as the system
+    allows it. Folders of other hosts and of running processes stay.
 
     :param folder: where to look
-    :param name: regular expression for the names that the folders were to have or had
+    :param name: regular expression for the folders' final names
     """
     unfinished = re.compile(rf"(?:{name}){re.escape(UNFINISHED + platform.node())}-(\d+)")
     for path in folder.iterdir():
         match = unfinished.fullmatch(path.name)
-        # After a restart this process may have the number of the one that was killed
+        # After a restart this process may have the id of the killed one
         if match and (int(match[1]) == os.getpid() or not psutil.pid_exists(int(match[1]))):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _unfinished(path: Path) -> Path:
-    # Two processes that believe a file is theirs do not write to the same one
+    # A name per process: two processes that write the same file do not mix their content
     suffix = f"{UNFINISHED}{platform.node()}-{os.getpid()}"
     longest = LONGEST_NAME - len(os.fsencode(suffix))
     return path.with_name(os.fsencode(path.name)[:longest].decode(errors="ignore") + suffix)
 
 
 def _flush(path: Path) -> None:
-    """Wait until the disk has it."""
-    if os.name == "nt":  # where folders cannot be opened
+    """Wait until it is on the disk."""
+    if os.name == "nt":  # cannot open folders
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -15,9 +15,9 @@ from sb3_lql.common.buffer_layout import REPLAY_BUFFERS
 from sb3_lql.common.buffers import Float32Storage, float32_space
 from sb3_lql.common.device_buffers import DeviceReplayBuffer
 
-#: Where Linux says what a container may take.
+#: Where Linux states the memory limit of a container.
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
-#: Bytes of a transition's reward, end and time-out.
+#: Bytes of a transition's reward, done and timeout flags.
 SCALARS = 3 * 4
 
 
@@ -28,8 +28,8 @@ def transition_bytes(
     :param buffer_class: class of the replay buffer
     :param observation_space: the environment's
     :param action_space: the environment's
-    :param once: whether the next observation is stored as the next transition's only (``optimize_memory_usage``)
-    :return: bytes that a transition takes in it, at least
+    :param once: whether each observation is stored only once (``optimize_memory_usage``)
+    :return: bytes per transition, at least
     """
     stored = float32_space(observation_space) if issubclass(buffer_class, Float32Storage) else observation_space
     return (1 if once else 2) * _bytes(stored) + get_action_dim(action_space) * np.dtype(np.float32).itemsize + SCALARS
@@ -44,8 +44,8 @@ def _bytes(space: spaces.Space[Any]) -> int:
 
 def memory(device: th.device) -> int:
     """
-    :param device: where to look
-    :return: bytes of memory that this process can take there, if nobody else takes any
+    :param device: a device
+    :return: bytes of memory available to this process there, if no other process uses any
     """
     if device.type == "cuda":
         return th.cuda.mem_get_info(device)[1]
@@ -56,12 +56,12 @@ def memory(device: th.device) -> int:
 
 def check_buffer_fits(model: OffPolicyAlgorithm, buffer_class: type[ReplayBuffer]) -> None:
     """
-    The system promises more memory than it has and kills whoever comes to use it, hours later. Classes that are not
-    SB3's or ours, be they derived from them, may compress transitions or keep them on disk: they are not checked.
+    The system grants more memory than it has, and kills the process when it uses it, hours later. Only SB3's and our
+    classes are checked: others, including subclasses, may compress transitions or keep them on disk.
 
-    :param model: a model without a replay buffer, with a ``Box`` of actions
-    :param buffer_class: class of the buffer that it will have
-    :raises ValueError: if there will never be room for its ``buffer_size`` transitions
+    :param model: a model without a replay buffer, with a ``Box`` action space
+    :param buffer_class: class of its future buffer
+    :raises ValueError: if ``buffer_size`` transitions do not fit into memory
     """
     if buffer_class not in REPLAY_BUFFERS:
         return

@@ -1,4 +1,4 @@
-"""Checks of what users pass: every error names the argument, its value and the fix."""
+"""Argument checks: every error names the argument, its value and the fix."""
 
 import math
 import reprlib
@@ -70,22 +70,22 @@ def check_flag(name: str, value: Any) -> None:
         raise TypeError(f"{name}={value!r} must be True or False, not {type(value).__name__}.")
 
 
-#: A gradient of the TD loss grows with the square of what it is of. Beyond these, the square of its own norm comes near
-#: the end of float32: no update could be made with such a transition, and it would come up again and again.
+#: The gradient of the TD loss grows with the square of observations and rewards. Beyond these limits, its squared norm
+#: nears the largest float32: every update that samples such a transition would fail.
 LARGEST_OBSERVATION = 1e9
 LARGEST_REWARD = 1e15
 
 
 def as_numbers(name: str, values: Any, remedy: str) -> np.ndarray:
     """
-    :param name: what they are
-    :param values: an array, a list, a tensor
-    :param remedy: what to do about values that are no real numbers
+    :param name: name for errors
+    :param values: an array, a list or a tensor
+    :param remedy: advice for errors
     :return: an array of booleans, integers or floats
-    :raises ValueError: if there is none
+    :raises ValueError: if they are not real numbers
     """
     array = np.asarray(values)
-    if array.dtype == object and all(value is not None for value in array.ravel()):  # integers that no dtype holds, say
+    if array.dtype == object and all(value is not None for value in array.ravel()):  # such as integers beyond int64
         with suppress(TypeError, ValueError, OverflowError):
             array = array.astype(np.float64)
     if array.dtype.kind not in "biuf":
@@ -95,17 +95,17 @@ def as_numbers(name: str, values: Any, remedy: str) -> np.ndarray:
 
 def check_finite(name: str, values: Any, remedy: str, largest: float) -> None:
     """
-    :param name: what they are
-    :param values: an array, a list, a tensor; of any shape
-    :param remedy: what to do about others
-    :param largest: the largest magnitude allowed, above that of a 16-bit integer
-    :raises ValueError: if one is no number, NaN, infinite or too large
+    :param name: name for errors
+    :param values: an array, a list or a tensor of any shape
+    :param remedy: advice for errors
+    :param largest: largest magnitude allowed, above that of 16-bit integers
+    :raises ValueError: if a value is not a number, NaN, infinite or too large
     """
     numbers = as_numbers(name, values, remedy)
     if numbers.dtype.kind != "f":
         if numbers.dtype.itemsize <= 2:  # images
             return
-        numbers = numbers.astype(np.float64)  # the magnitude of the smallest integer is none
+        numbers = numbers.astype(np.float64)  # the magnitude of the smallest integer overflows
     if (good := np.abs(numbers) <= largest).all():
         return
     index = tuple(int(i) for i in np.argwhere(~good)[0])
@@ -114,10 +114,10 @@ def check_finite(name: str, values: Any, remedy: str, largest: float) -> None:
 
 def check_observation(observation: Any, remedy: str) -> Any:
     """
-    :param observation: one or a batch, or a dictionary of them
-    :param remedy: what to do about one that is not finite, or larger than :data:`LARGEST_OBSERVATION`
-    :return: the same, in arrays of numbers
-    :raises ValueError: if there is one
+    :param observation: an observation or a batch, or a dictionary of them
+    :param remedy: advice for errors
+    :return: the same, as arrays of numbers
+    :raises ValueError: if a value is not finite, or larger than :data:`LARGEST_OBSERVATION`
     """
     if isinstance(observation, dict):
         return {key: _checked(f"observation[{key!r}]", values, remedy) for key, values in observation.items()}
@@ -131,7 +131,7 @@ def _checked(name: str, observation: Any, remedy: str) -> np.ndarray:
 
 def check_off_policy_arguments(model: OffPolicyAlgorithm) -> None:
     """
-    The arguments that SB3 takes as they are, and stumbles over later.
+    Check the arguments that SB3 accepts unchecked and fails on later.
 
     :param model: an algorithm with its arguments as attributes
     :raises TypeError: for values of the wrong type

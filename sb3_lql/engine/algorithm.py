@@ -257,7 +257,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         self._convert_train_freq()
         self._choose_replay_buffer_class()
         if self.env is not None:  # if memory is short, this is the moment to hear of it
-            self._provide_replay_buffer()
+            _ = self.replay_buffer
         self.policy = self.policy_class(  # type: ignore[assignment]
             self.observation_space,
             self.action_space,

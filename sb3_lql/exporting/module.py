@@ -1,4 +1,4 @@
-"""The policy as a plain PyTorch module, for exporters."""
+"""A policy as a plain PyTorch module, for exporters."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -16,25 +16,25 @@ from sb3_lql.engine.policy import ChainPolicy, best_of_samples, fixed_starts
 
 Precision = Literal["float64", "float32"]
 
-#: A dtype and a shape, in which a size that varies has a name.
+#: A dtype and a shape, in which a dynamic size has a name.
 InputType = tuple[th.dtype, tuple[int | str, ...]]
 
-#: What an observation that is not a dictionary is called.
+#: Input name of observations that are not a dictionary.
 OBSERVATIONS = "observations"
 
 
 class PolicyModule(nn.Module):
     """
-    A copy of a policy on the CPU: from observations to actions, by tensor operations alone, and with no randomness.
+    A copy of a policy on the CPU that maps observations to actions with tensor operations only, without randomness.
 
-    Features are extracted in float32, as the policy does it; the chain, and the choice among several chains, are
-    computed in the precision wanted.
+    Features are extracted in float32, as in the policy; the chain, and the choice among several chains, are computed in
+    the given precision.
 
     :param policy: the policy
     :param deterministic: noise-free chains from fixed starts; if ``False``, starts and noise are arguments
     :param vec_normalize: normalises observations, if given
     :param precision: "float64" or "float32"
-    :raises ValueError: if ``vec_normalize`` has statistics of other observations, or for a critic of another kind
+    :raises ValueError: if ``vec_normalize`` does not fit the observations, or the policy cannot be exported
     """
 
     #: Where chains without noise start, shape (n_action_samples, action_dim).
@@ -60,7 +60,7 @@ class PolicyModule(nn.Module):
         self.deterministic, self.vec_normalize, self.precision = deterministic, vec_normalize, precision
         self.dtype: th.dtype = getattr(th, precision)
         self.n_action_samples, self.action_dim = policy.n_action_samples, policy.action_dim
-        #: In which ``predict`` computes what this module does, from observations on.
+        #: Precision in which ``predict`` computes the same.
         learned_features = any(True for _ in policy.critic.features_extractor.parameters())
         self.predict_precision = "float32" if learned_features or policy.exact_dtype is th.float32 else "float64"
         self.chain = policy.exportable(self.dtype)
@@ -74,10 +74,10 @@ class PolicyModule(nn.Module):
 
     def forward(self, observations: PyTorchObs, *draws: th.Tensor) -> th.Tensor:
         """
-        :param observations: as the environment gives them and of its dtype, but with the channels of images first;
-            shape ``(batch, *observation_shape)``, or a tensor for each key
-        :param draws: unless deterministic, what the policy draws, as :meth:`inputs_drawn` has it
-        :return: actions within the bounds of the action space and of its dtype, shape ``(batch, *action_shape)``
+        :param observations: with the environment's scale and dtype, but channels-first images; shape
+            ``(batch, *observation_shape)``, or a tensor for each key
+        :param draws: unless deterministic, the policy's draws, described by :meth:`inputs_drawn`
+        :return: actions within the bounds and in the dtype of the action space, shape ``(batch, *action_shape)``
         """
         features = self.chain.critic.features(self._normalize(observations)).to(self.dtype)
         if self.deterministic:
@@ -97,19 +97,18 @@ class PolicyModule(nn.Module):
 
     def inputs(self) -> dict[str, InputType]:
         """
-        :return: dtypes and shapes by name, in the order of the arguments; a size that varies is "batch"
-        :raises ValueError: if a key of the observations is the name of another input
+        :return: dtypes and shapes by name, in the order of the arguments; the dynamic size is "batch"
+        :raises ValueError: if a key of the observations is also the name of a draw
         """
         types = {name: _batch_of(part) for name, part in _parts(self.observation_space).items()}
         drawn = self.inputs_drawn()
         for name in types.keys() & drawn.keys():
-            raise ValueError(f"the observations' key {name!r} is that of another input: rename it")
+            raise ValueError(f"the observations' key {name!r} is the name of another input: rename it")
         return types | drawn
 
     def inputs_drawn(self) -> dict[str, InputType]:
         """
-        :return: those of :meth:`inputs` that are draws, with a dimension for an observation's samples after that of
-            the batch if there are several
+        :return: the draws among :meth:`inputs`, with a dimension for several samples after that of the batch
         """
         samples = [self.n_action_samples] if self.n_action_samples > 1 else []
         types: dict[str, InputType] = {}
@@ -120,8 +119,8 @@ class PolicyModule(nn.Module):
 
     def chain_draws(self, draws: Iterable[th.Tensor]) -> list[th.Tensor]:
         """
-        :param draws: as :meth:`inputs_drawn` has them
-        :return: the same as the chain takes them, a row for each sample
+        :param draws: shaped as in :meth:`inputs_drawn`
+        :return: the draws as the chain takes them, with a row per sample
         """
         shapes = ([-1 if size == "batch" else int(size) for size in shape] for shape in self.draw_shapes.values())
         return [draw.reshape(shape) for draw, shape in zip(draws, shapes, strict=True)]
@@ -129,7 +128,7 @@ class PolicyModule(nn.Module):
     def example(self, batch_size: int) -> tuple[Any, ...]:
         """
         :param batch_size: number of observations
-        :return: arguments of zeros, or of the smallest number where observations are counts
+        :return: arguments of zeros, or of the smallest value for discrete observations
         """
         tensors = {
             name: th.zeros([batch_size if size == "batch" else int(size) for size in shape], dtype=dtype)
@@ -149,19 +148,15 @@ class PolicyModule(nn.Module):
             self.register_buffer(name, th.as_tensor(value, dtype=dtype))
 
     def _normalize(self, observations: PyTorchObs) -> PyTorchObs:
-        if isinstance(observations, dict):
-            return {
-                key: self.normalizers[key](value) if key in self.normalizers else value
-                for key, value in observations.items()
-            }
-        normalized: th.Tensor = observations
-        for normalizer in self.normalizers.values():
-            normalized = normalizer(normalized)
-        return normalized
+        parts = observations if isinstance(observations, dict) else {OBSERVATIONS: observations}
+        normalized = {
+            key: self.normalizers[key](value) if key in self.normalizers else value for key, value in parts.items()
+        }
+        return normalized if isinstance(observations, dict) else normalized[OBSERVATIONS]
 
 
 class _Normalizer(nn.Module):
-    """What ``VecNormalize`` does to observations, in float64 as it does."""
+    """Normalises observations as ``VecNormalize`` does, in float64."""
 
     mean: th.Tensor
     std: th.Tensor
@@ -177,7 +172,7 @@ class _Normalizer(nn.Module):
 
 
 def _make_normalizers(vec_normalize: VecNormalize | None, space: spaces.Space[Any]) -> nn.ModuleDict:
-    """A normaliser for each key of the observations that has statistics."""
+    """A normaliser for each key of the observations with statistics."""
     if vec_normalize is None or not vec_normalize.norm_obs:
         return nn.ModuleDict()
     statistics: Any = vec_normalize.obs_rms
@@ -185,8 +180,8 @@ def _make_normalizers(vec_normalize: VecNormalize | None, space: spaces.Space[An
     shapes = {name: running.mean.shape for name, running in given.items()}
     if not shapes.items() <= {name: part.shape for name, part in _parts(space).items()}.items():
         raise ValueError(
-            f"vec_normalize has statistics of observations of shapes {shapes}, and the model takes {space}: pass those "
-            "that it was trained with."
+            f"vec_normalize has statistics for observations of shapes {shapes}, but the model takes {space}: pass the "
+            "VecNormalize that it was trained with."
         )
     return nn.ModuleDict(
         {name: _Normalizer(running, vec_normalize.epsilon, vec_normalize.clip_obs) for name, running in given.items()}
@@ -198,8 +193,7 @@ def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
 
 
 def _batch_of(space: spaces.Space[Any]) -> InputType:
-    shape: tuple[int, ...] = space.shape or ()
-    return _dtype(space), ("batch", *shape)
+    return _dtype(space), ("batch", *(space.shape or ()))
 
 
 def _dtype(space: spaces.Space[Any]) -> th.dtype:

@@ -1,4 +1,4 @@
-"""Exported policies: how they are run, and how near they are to the model's own ``predict``."""
+"""Running exported policies, and comparing them with the model's ``predict``."""
 
 import io
 from collections.abc import Callable
@@ -17,23 +17,23 @@ from sb3_lql.exporting.module import OBSERVATIONS, PolicyModule
 
 Format = Literal["onnx", "torchscript", "torch-export"]
 
-#: How far an action of a file may be from that of ``predict``, where half the range between the bounds is 1.
+#: Largest difference allowed from the actions of ``predict``, relative to half their range.
 TOLERANCE = 1e-4
-#: Share of observations that may be beyond where something is computed in float32, whose last bit a chain can multiply
-#: by 1e5: chains, if asked for, and features extractors that have parameters.
+#: Share of observations allowed beyond it where the chain or a learned features extractor computes in float32, whose
+#: rounding errors a chain can amplify by 1e5.
 ROUNDING_SHARE = 0.05
 
-#: One observation or a batch, as numpy has it.
+#: An observation or a batch, as NumPy arrays.
 Observations = np.ndarray | dict[str, np.ndarray]
 
 
 class ExportedPolicy:
     """
-    A policy that was exported.
+    A policy from an exported file.
 
-    :param content: what is in the file
+    :param content: content of the file
     :param format: its format
-    :raises ModuleNotFoundError: if the format is "onnx" and there is no onnxruntime
+    :raises ModuleNotFoundError: if the format is "onnx" and onnxruntime is not installed
     """
 
     def __init__(self, content: bytes, format: Format) -> None:
@@ -43,20 +43,20 @@ class ExportedPolicy:
     def __call__(self, observations: Observations, *draws: np.ndarray) -> np.ndarray:
         """
         :param observations: a batch
-        :param draws: what the policy draws, if it was exported so
+        :param draws: the policy's draws, if it was exported with ``deterministic=False``
         :return: actions, shape ``(batch, *action_shape)``
         """
         return self._run(observations, *draws)
 
 
 class Parity(NamedTuple):
-    """How near the actions of a file are to others; half the range between the bounds of an action is 1."""
+    """Differences between the actions of a file and of its model, relative to half their range."""
 
-    #: Observations on which they were compared.
+    #: Number of observations compared.
     n_observations: int
-    #: Largest difference from the actions of the model.
+    #: Largest difference.
     max_difference: float
-    #: Observations at which this is beyond :data:`TOLERANCE`.
+    #: Number of observations with a difference beyond :data:`TOLERANCE`.
     n_beyond: int
 
 
@@ -64,13 +64,13 @@ def measure_parity(
     exported: ExportedPolicy, module: PolicyModule, model: ChainAlgorithm, n_observations: int
 ) -> Parity:
     """
-    Compare a file with its model on observations sampled from their space, of which one is passed alone.
+    Compare a file with its model on observations sampled from their space: one alone, the others as a batch.
 
     :param exported: the file
-    :param module: the module that it was made from
-    :param model: the model that this was made from
+    :param module: the module that was exported
+    :param model: the original model
     :param n_observations: at least 2
-    :return: how near they are
+    :return: their differences
     """
     observations = sample_observations(module, n_observations)
     draws = _sample_draws(module, model.policy, n_observations)
@@ -82,28 +82,28 @@ def measure_parity(
 
 def check_parity(parity: Parity, module: PolicyModule) -> None:
     """
-    :param parity: of a file
-    :param module: the module that it was made from
-    :raises ValueError: if the file is not near enough
+    :param parity: the differences of a file
+    :param module: the module that was exported
+    :raises ValueError: if the differences are too large
     """
     exact = module.precision == "float64" == module.predict_precision
     if parity.n_beyond > (0 if exact else ROUNDING_SHARE * parity.n_observations):
         raise ValueError(
             f"The exported policy is not the model's: at {parity.n_beyond} of {parity.n_observations} observations its "
-            f"actions are more than {TOLERANCE:.0e} from those of predict, up to {parity.max_difference:.1e}, relative "
-            "to half their range. Networks must be made of tensor operations, without randomness and without branches "
+            f"actions differ from those of predict by more than {TOLERANCE:.0e}, up to {parity.max_difference:.1e}, "
+            "relative to half their range. Networks must consist of tensor operations, without randomness or branches "
             "that depend on observations."
         )
 
 
 def sample_observations(module: PolicyModule, n_observations: int, seed: int = 0) -> Observations:
     """
-    Observations from the space, near its point nearest to zero where it is wide; where they are normalised, as the
-    statistics have it.
+    Sample observations from their space, near zero where it is wide; where they are normalised, from the distribution
+    of the statistics.
 
-    :param module: takes the observations
-    :param n_observations: how many
-    :param seed: decides which
+    :param module: the module that takes the observations
+    :param n_observations: size of the batch
+    :param seed: seed of the generator
     :return: a batch
     """
     space = module.observation_space
@@ -133,7 +133,7 @@ def _sample(space: spaces.Space[Any], module: PolicyModule, name: str, n: int, s
 
 
 def _sample_draws(module: PolicyModule, policy: ChainPolicy, n: int) -> list[np.ndarray]:
-    """What the policy draws for ``n`` observations, in the shapes that the module takes."""
+    """The policy's draws for ``n`` observations, in the shapes that the module takes."""
     if module.deterministic:
         return []
     rows = n * module.n_action_samples
@@ -147,7 +147,7 @@ def _sample_draws(module: PolicyModule, policy: ChainPolicy, n: int) -> list[np.
 def _model_actions(
     model: ChainAlgorithm, module: PolicyModule, observations: Observations, draws: list[np.ndarray]
 ) -> np.ndarray:
-    """The actions of the model's own policy; where draws are given, in the precision of a chain without noise."""
+    """The actions of the model's own policy; with draws, in the precision of deterministic chains."""
     if module.vec_normalize is not None:
         observations = module.vec_normalize.normalize_obs(observations)
     if not draws:
@@ -162,7 +162,7 @@ def _model_actions(
 
 
 def _differences(actions: np.ndarray, others: np.ndarray, box: spaces.Box) -> np.ndarray:
-    """For each of the actions the largest difference of its coordinates, besides the rounding of the box's dtype."""
+    """For each action the largest difference of a coordinate, minus the rounding of the box's dtype."""
     _, half_range = center_and_half_range(box)
     rounding = np.spacing(np.maximum(np.abs(box.low), np.abs(box.high))).astype(np.float64)
     difference = np.abs(0.5 * actions.astype(np.float64) - 0.5 * others.astype(np.float64)) * 2.0
@@ -184,8 +184,8 @@ def _as_tensors(argument: Observations) -> th.Tensor | dict[str, th.Tensor]:
 
 def require(*packages: str) -> None:
     """
-    :param packages: names of packages for ONNX
-    :raises ModuleNotFoundError: if one of them is not installed
+    :param packages: packages needed for ONNX
+    :raises ModuleNotFoundError: if one is not installed
     """
     for package in packages:
         if find_spec(package) is None:
@@ -199,7 +199,7 @@ def _load_onnx(content: bytes) -> Callable[..., np.ndarray]:
     onnxruntime: Any = import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    # Threads that wait by spinning would slow down whatever else acts in this process
+    # Spinning threads would slow down other work in this process
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [argument.name for argument in session.get_inputs()]

@@ -1,4 +1,4 @@
-"""Export of a whole policy, its chain included, to files that run without this library."""
+"""Export of a policy, including its chain, to files that run without this library."""
 
 import io
 import logging
@@ -19,7 +19,7 @@ from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.exporting.module import PolicyModule, Precision
 from sb3_lql.exporting.reader import ExportedPolicy, Format, check_parity, measure_parity, require
 
-#: Operators that onnxruntime has known since 2022.
+#: ONNX operator set, supported by onnxruntime since 2022.
 OPSET = 18
 
 
@@ -34,34 +34,31 @@ def export(
     n_observations: int = 100,
 ) -> Path:
     """
-    Write the whole policy to one file: observations in, actions in the environment's own scale out.
+    Write the whole policy to one file that maps observations to actions in the environment's scale.
 
-    The file computes what ``predict(observations, deterministic=True)`` does, for batches of any size. Its inputs and
-    output are those of :class:`~sb3_lql.exporting.module.PolicyModule`; in an ONNX file they are called
-    "observations" (or by their keys, for Dict observations), "initial_actions", "noise" and "actions".
+    The file computes the same as ``predict(observations, deterministic=True)``, for batches of any size. Observations
+    and actions have the environment's dtypes and a batch dimension; images are channels-first. An ONNX file calls its
+    inputs "observations" (or by keys, for Dict observations), "initial_actions" and "noise", its output "actions".
 
-    It computes in float64, as ``predict`` does, unless ``precision`` says otherwise: a chain can turn the last bit of
-    float32, which depends on the library, the processor and the size of the batch, into another action. The file is
-    read back, compared with ``predict`` on observations sampled from their space, and only then takes its name.
-    Nowhere may it differ by more than 1e-4 of half an action's range, or at no more than one of twenty observations
-    where something is computed in float32: the chain, if asked for, and the layers of a features extractor.
+    The default precision is float64, as in ``predict``: a chain can amplify the rounding of float32, which depends on
+    the library, the processor and the batch size, into a different action. Before the file takes its name, it is read
+    back and compared with ``predict`` on sampled observations. No action may differ by more than 1e-4 of half its
+    range; where the chain or a learned features extractor computes in float32, one in twenty may.
 
-    ONNX takes minutes, as the chain is unrolled. Without a closed form of the critic's gradient there is no
-    "torchscript", and onnxruntime may lack an operator in float64, such as GELU's.
+    ONNX takes minutes, as the chain is unrolled. Without a closed form of the critic's gradient "torchscript" is not
+    available, and onnxruntime may lack an operator in float64, such as GELU's.
 
-    :param model: a model, on any device; it stays as it is
+    :param model: a model, on any device
     :param path: the file to write
     :param format: "onnx", for onnxruntime and others; "torchscript", for ``torch.jit.load`` in Python and C++; or
         "torch-export", for ``torch.export.load`` and PyTorch's compilers
-    :param deterministic: chains without noise from fixed starts; if ``False``, ``initial_actions`` and ``noise`` are
-        inputs
-    :param vec_normalize: normalise observations in the file, by the statistics given, or if ``True`` by those of the
-        model's environment, as they are now, or of the safe file that it was loaded from without one
-    :param precision: "float64", or "float32", which is faster and takes half the space, and whose chains round in their
-        own way
-    :param n_observations: how many observations to compare on
+    :param deterministic: noise-free chains from fixed starts; ``False`` makes ``initial_actions`` and ``noise`` inputs
+    :param vec_normalize: include this normalisation of observations in the file; ``True`` for the current statistics of
+        the model's environment, or those of the safe file that it was loaded from
+    :param precision: "float64", or "float32", which is faster and half the size but rounds differently
+    :param n_observations: number of observations to compare
     :return: the file's path
-    :raises ValueError: for a policy or values that cannot be exported, or if the file is not what the model is
+    :raises ValueError: for a policy or values that cannot be exported, or if the file's actions differ from the model's
     :raises TypeError: for values of the wrong type
     :raises ModuleNotFoundError: if packages for ONNX are missing
     """
@@ -83,7 +80,7 @@ def export_bytes(
     """
     :func:`export` without a file.
 
-    :return: what is to be written, checked, and the module that was exported
+    :return: the checked content of the file, and the module that was exported
     """
     for name, value, allowed in (("format", format, get_args(Format)), ("precision", precision, get_args(Precision))):
         if value not in allowed:
@@ -95,7 +92,7 @@ def export_bytes(
     if model.policy.bfloat16_chain and not deterministic:
         raise ValueError(
             "bfloat16_chain=True cannot be exported with noise as an input, as its rounding differs between machines: "
-            "pass bfloat16_chain=False to load, or deterministic=True, whose chain is none of bfloat16."
+            "pass bfloat16_chain=False to load, or deterministic=True, whose chain does not use bfloat16."
         )
     module = PolicyModule(model.policy, deterministic, statistics_of(model, vec_normalize), precision)
     try:
@@ -105,8 +102,8 @@ def export_bytes(
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"format={format!r} with precision={precision!r} does not take this policy ({reason}): try another format, "
-            "the other precision, or networks of plain tensor operations."
+            f"format={format!r} with precision={precision!r} does not support this policy ({reason}): try another "
+            "format, the other precision, or networks of plain tensor operations."
         ) from error
     check_parity(parity, module)
     return content, module
@@ -115,9 +112,9 @@ def export_bytes(
 def statistics_of(model: ChainAlgorithm, vec_normalize: VecNormalize | bool) -> VecNormalize | None:
     """
     :param model: a model
-    :param vec_normalize: as :func:`export` takes it
+    :param vec_normalize: as in :func:`export`
     :return: the normalisation to apply, if any
-    :raises ValueError: if there is none where the model's own is asked for
+    :raises ValueError: if it is ``True`` and the model has none
     :raises TypeError: for values of the wrong type
     """
     if isinstance(vec_normalize, VecNormalize):
@@ -128,8 +125,8 @@ def statistics_of(model: ChainAlgorithm, vec_normalize: VecNormalize | bool) -> 
     own = model.get_vec_normalize_env()
     if own is None:
         raise ValueError(
-            "vec_normalize=True, but the model has no VecNormalize: call model.set_env with environments in one, pass "
-            "the VecNormalize itself, or leave it out if the model was trained without."
+            "vec_normalize=True, but the model has no VecNormalize: call model.set_env with environments wrapped in "
+            "one, pass the VecNormalize itself, or leave it out if the model was trained without."
         )
     return own
 
@@ -144,9 +141,9 @@ def _dynamic_shapes(module: PolicyModule) -> tuple[Any, ...]:
 
 
 def _exported_program(module: PolicyModule) -> th.export.ExportedProgram:
-    example = module.example(2)  # sizes of 0 and 1 are taken for constants
+    example = module.example(2)  # sizes of 0 and 1 become constants
     program = th.export.export(module, example, dynamic_shapes=_dynamic_shapes(module))
-    for node in program.graph.nodes:  # where our code lies is nobody's business
+    for node in program.graph.nodes:  # do not leak file paths
         node.meta.pop("stack_trace", None)
     return program
 
@@ -159,8 +156,8 @@ def _to_torch_export(module: PolicyModule, algorithm: str) -> bytes:
 
 def _to_torchscript(module: PolicyModule, algorithm: str) -> bytes:
     if not module.chain.traceable:
-        raise ValueError("the critic's action-gradient has no closed form, and its operations cannot be traced")
-    # Where tracing takes the size of the batch for a constant, one row can still be broadcast to others
+        raise ValueError("the critic's action-gradient has no closed form, so its operations cannot be traced")
+    # Where tracing makes the batch size a constant, a single row still broadcasts
     traced = th.jit.freeze(th.jit.trace(module, module.example(1), check_trace=False))  # type: ignore[no-untyped-call]
     buffer = io.BytesIO()
     th.jit.save(traced, buffer, _extra_files=_about(module, algorithm))
@@ -179,7 +176,7 @@ def _to_onnx(module: PolicyModule, algorithm: str) -> bytes:
         dynamic_shapes=_dynamic_shapes(module),
         input_names=names,
         output_names=["actions"],
-        # onnxscript takes a + 1e-8 for a, and with it the guard of normalised scores; runtimes optimise on their own
+        # onnxscript would simplify a + 1e-8 to a, and remove the guard of normalised scores; runtimes optimise anyway
         optimize=False,
         verbose=False,
     )
@@ -188,13 +185,13 @@ def _to_onnx(module: PolicyModule, algorithm: str) -> bytes:
     program.model.metadata_props.update(_about(module, algorithm))
     proto = program.model_proto
     for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
-        del part.metadata_props[:]  # how each operation came to be, which is most of a small file
+        del part.metadata_props[:]  # the origin of each operation, which is most of a small file
     content: bytes = proto.SerializeToString()
     return content
 
 
 def _about(module: PolicyModule, algorithm: str) -> dict[str, str]:
-    """What is written into a file for whoever finds it."""
+    """Metadata of a file."""
     return dict(
         description="Observations to actions",
         algorithm=algorithm,
@@ -215,7 +212,7 @@ _CONVERTERS: dict[Format, Callable[[PolicyModule, str], bytes]] = {
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporters say of tracing, of themselves and of packages that nobody asked for."""
+    """Silence the exporters' messages about tracing, themselves and optional packages."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

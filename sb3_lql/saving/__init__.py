@@ -1,1 +1,1 @@
-"""Files: models, replay buffers and whole trainings."""
+"""Saving and loading models, replay buffers and checkpoints."""

@@ -13,15 +13,15 @@ from sb3_lql.saving.checkpoint import save_checkpoint
 
 class SaveCheckpointCallback(BaseCallback):
     """
-    Saves checkpoints from which a training can go on, unlike SB3's ``CheckpointCallback``, whose files lack the random
-    states and replace nothing. It saves between updates and collection, at the end of the training, and when an
-    exception, Ctrl-C or SIGTERM ends it. Inside an SB3 callback for events, such as ``EveryNTimesteps``, it is not told
-    of rollouts, and saves at the end only.
+    Saves checkpoints from which a training can resume, unlike SB3's ``CheckpointCallback``, whose files lack the random
+    states and pile up. It saves between updates and collection, at the end of the training, and when an exception,
+    Ctrl-C or SIGTERM ends it. Inside an SB3 event callback such as ``EveryNTimesteps`` it is not notified of rollouts,
+    and saves only at the end.
 
     :param save_freq: environment steps between two checkpoints, counted over all environments
     :param save_path: folder for checkpoints
-    :param keep: how many of the newest are kept; ``None`` for all
-    :param verbose: 1 to print the name of each
+    :param keep: number of newest checkpoints to keep; ``None`` for all
+    :param verbose: 1 to print the name of each checkpoint
     :raises TypeError: for numbers of the wrong type
     :raises ValueError: for numbers below 1
     """
@@ -49,8 +49,8 @@ class SaveCheckpointCallback(BaseCallback):
         self.save()
 
     def on_interruption(self) -> None:
-        """Save what there is, without hiding the exception that ends the training."""
-        if self._saved < 0:  # it had not begun
+        """Save a checkpoint, without hiding the exception that ends the training."""
+        if self._saved < 0:  # training had not started
             return
         try:
             with interrupts_deferred():
@@ -59,7 +59,7 @@ class SaveCheckpointCallback(BaseCallback):
             warnings.warn(f"No checkpoint could be saved in {self.save_path}: {error!r}", stacklevel=2)
 
     def save(self) -> None:
-        """Save a checkpoint now, unless there is one of this step."""
+        """Save a checkpoint now, unless there is one for this step."""
         if self.model.num_timesteps == self._saved:
             return
         assert isinstance(self.model, OffPolicyAlgorithm)

@@ -1,4 +1,4 @@
-"""All that a training needs to go on in another process, in a folder: everything or nothing."""
+"""Checkpoints: folders with all that a training needs to resume in another process, written atomically."""
 
 import hashlib
 import json
@@ -20,15 +20,15 @@ from sb3_lql.common.files import atomic_folder, discard_folder, discard_unfinish
 from sb3_lql.saving.normalization import in_normalization, normalization_state, set_statistics
 from sb3_lql.saving.random_states import set_training_states, training_states
 
-#: Names within a checkpoint. The model's is SB3's file.
+#: File names in a checkpoint. The model is SB3's zip file.
 MODEL = "model.zip"
 NORMALIZATION = "vecnormalize.pkl"
 RANDOM_STATES = "random_states.pkl"
-#: What the checkpoint is of, and what it consists of, as JSON.
+#: JSON with the checkpoint's metadata, and the sizes and checksums of its files.
 MANIFEST = "checkpoint.json"
-#: Of which files are read for their checksums.
+#: Chunk size for reading files to compute checksums.
 CHUNK_BYTES = 2**20
-#: Of the checkpoints' own names.
+#: Pattern of the names of checkpoints.
 NAME = r"\d+_\d+_steps"
 
 
@@ -37,17 +37,17 @@ def save_checkpoint(
 ) -> Path:
     """
     Write model, optimiser, replay buffer, normalisation statistics, counters and random states. A kill or a full disk
-    at any moment leaves the checkpoints that were there.
+    at any moment leaves earlier checkpoints intact.
 
-    :param model: a model with environments, between updates and collection; updates that it has put off are made first
-    :param folder: folder for checkpoints, in which this one gets a folder of its own
-    :param keep: delete all but so many checkpoints, once this one is whole; ``None`` for no limit
-    :param extra: kept in the manifest, as JSON
-    :return: the checkpoint
+    :param model: a model with environments, between updates and collection; postponed updates run first
+    :param folder: folder for checkpoints, in which this one gets a subfolder
+    :param keep: number of newest checkpoints to keep, once this one is complete; ``None`` for all
+    :param extra: stored in the manifest, as JSON
+    :return: the checkpoint's folder
     """
     if isinstance(model, CollectionMixin):
         model.train_postponed()
-    Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)  # where a link may lead to nothing yet
+    Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)  # also the target of a dangling link
     before = checkpoints(folder)
     number = _number(before[-1]) + 1 if before else 1
     checkpoint = folder / f"{number:06d}_{model.num_timesteps}_steps"
@@ -59,7 +59,7 @@ def save_checkpoint(
             normalization.save(str(unfinished / NORMALIZATION))
         (unfinished / RANDOM_STATES).write_bytes(pickle.dumps(training_states(model)))
         manifest = {
-            **_in_common(model),
+            **_identity(model),
             "n_updates": model._n_updates,
             "extra": extra or {},
             "parts": {
@@ -78,8 +78,8 @@ def save_checkpoint(
 
 def checkpoints(folder: Path) -> list[Path]:
     """
-    :param folder: folder for checkpoints; there may be none
-    :return: those that are whole, the newest one last
+    :param folder: folder for checkpoints; it may not exist
+    :return: the complete ones, newest last
     """
     found = [path.parent for path in folder.glob(f"*/{MANIFEST}") if re.fullmatch(NAME, path.parent.name)]
     return sorted(found, key=_number)
@@ -87,8 +87,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def find_checkpoint(path: Path) -> Path | None:
     """
-    :param path: a checkpoint, a folder of them, or a folder that has such a folder by the name of "checkpoints"
-    :return: the checkpoint, or the newest; ``None`` if there is none
+    :param path: a checkpoint, a folder of checkpoints, or the parent of a folder of them named "checkpoints"
+    :return: the checkpoint, or the newest one; ``None`` if there is none
     """
     if (path / MANIFEST).is_file():
         return path
@@ -99,8 +99,8 @@ def find_checkpoint(path: Path) -> Path | None:
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """
     :param checkpoint: a checkpoint
-    :return: what it is of: algorithm, num_timesteps, n_updates, n_envs, extra, and arguments that the replay buffer has
-    :raises ValueError: if it is damaged, as far as that shows without reading all of it: see :func:`check_whole`
+    :return: algorithm, num_timesteps, n_updates, n_envs, extra, and arguments of the replay buffer
+    :raises ValueError: if it is damaged; file contents are checked by :func:`check_whole`
     """
     try:
         return _read_manifest(checkpoint)
@@ -110,10 +110,10 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 
 def check_whole(checkpoint: Path) -> None:
     """
-    Compare all that a checkpoint holds with its checksums. Unpickle nothing before.
+    Compare all files of a checkpoint with their checksums, before anything is unpickled.
 
     :param checkpoint: a checkpoint
-    :raises ValueError: naming the part that is damaged, and an older checkpoint that is whole, if there is one
+    :raises ValueError: if it is damaged; the message names the file, and an intact older checkpoint if there is one
     """
     try:
         _check_whole(checkpoint)
@@ -126,12 +126,12 @@ def _read_manifest(checkpoint: Path) -> dict[str, Any]:
     names = {"algorithm", "num_timesteps", "n_updates", "n_envs", "extra"}
     if not isinstance(manifest, dict) or not names <= manifest.keys():
         raise ValueError(f"{MANIFEST} does not name {sorted(names)}")
-    if "bytes" in manifest:  # of a version that recorded nothing else
+    if "bytes" in manifest:  # of a version without checksums
         sizes = manifest["bytes"]
     elif manifest.pop("sha256", None) == _checksum(manifest):
         sizes = {name: part["bytes"] for name, part in manifest["parts"].items()}
     else:
-        raise ValueError(f"{MANIFEST} does not have its checksum")
+        raise ValueError(f"{MANIFEST} does not match its checksum")
     for name, size in sizes.items():
         if (checkpoint / name).stat().st_size != size:
             raise ValueError(f"{name} does not have {size} bytes")
@@ -141,15 +141,15 @@ def _read_manifest(checkpoint: Path) -> dict[str, Any]:
 def _check_whole(checkpoint: Path) -> None:
     for name, part in _read_manifest(checkpoint).get("parts", {}).items():
         if _checksum_of_file(checkpoint / name) != part["sha256"]:
-            raise ValueError(f"{name} does not have its checksum")
+            raise ValueError(f"{name} does not match its checksum")
 
 
 def _damaged(checkpoint: Path, error: Exception) -> ValueError:
-    """:return: an error that names what to take instead"""
+    """An error that names an intact older checkpoint, if there is one."""
     folder = checkpoint.resolve().parent
     found = checkpoints(folder)
     older = found[: found.index(checkpoint.resolve())] if checkpoint.resolve() in found else found
-    remedy = f" (there is no whole one in {folder})"
+    remedy = f" (there is no intact one in {folder})"
     for candidate in reversed(older):
         with suppress(OSError, ValueError):
             _check_whole(candidate)
@@ -161,44 +161,43 @@ def _damaged(checkpoint: Path, error: Exception) -> ValueError:
 def check_agreement(checkpoint: Path, **values: Any) -> None:
     """
     :param checkpoint: a checkpoint
-    :param values: by names that its manifest has, what they must be
-    :raises ValueError: if they are not, or if the checkpoint is not whole
+    :param values: required values, by their names in the manifest
+    :raises ValueError: if a value differs, or the checkpoint is damaged
     """
     manifest = read_manifest(checkpoint)
     for name, value in values.items():
         if manifest[name] != value:
             raise ValueError(
-                f"{checkpoint} was made with {name}={manifest[name]!r}, not {value!r}: load it with the same."
+                f"{checkpoint} was made with {name}={manifest[name]!r}, not {value!r}: load it with the same value."
             )
 
 
 def with_saved_normalization(env: VecEnv, checkpoint: Path) -> VecEnv:
     """
-    :param env: environments, with the channels of images first
-    :param checkpoint: a whole checkpoint
-    :return: the same, in a ``VecNormalize`` if the checkpoint's were in one and these fit into it and are in none
-    :raises ValueError: if that was a class of the user's own, which only the user can make
+    :param env: environments, with channels-first images
+    :param checkpoint: an intact checkpoint
+    :return: the environments, wrapped in a ``VecNormalize`` if the checkpoint has one that fits and they have none
+    :raises ValueError: if it was a user's subclass, which only the user can construct
     """
     if not (checkpoint / NORMALIZATION).is_file() or unwrap_vec_normalize(env) is not None:
         return env
     saved = _read_normalization(checkpoint)
     if type(saved) is not VecNormalize:
-        raise ValueError(f"{checkpoint} was made in {type(saved).__name__}: pass environments in one.")
+        raise ValueError(f"{checkpoint} was made with {type(saved).__name__}: pass environments wrapped in one.")
     return in_normalization(env, *normalization_state(saved))
 
 
 def restore(model: OffPolicyAlgorithm, checkpoint: Path) -> None:
     """
-    Bring back what the model's own file does not hold: replay buffer, normalisation statistics, random states. The
-    environments begin new episodes.
+    Restore what the model's zip file does not hold: replay buffer, normalisation statistics and random states. The
+    environments start new episodes.
 
-    :param model: the model as it was loaded from the checkpoint, with as many environments as it had
+    :param model: the model loaded from the checkpoint, with as many environments as before
     :param checkpoint: a checkpoint
-    :raises ValueError: if the checkpoint is not whole, or if it is of something else or of a replay buffer that was
-        made with other arguments than the model's
+    :raises ValueError: if the checkpoint is damaged, or if the model or its replay buffer have different arguments
     """
-    check_agreement(checkpoint, **_in_common(model))
-    model.replay_buffer = None  # where memory is short there is no room for two
+    check_agreement(checkpoint, **_identity(model))
+    model.replay_buffer = None  # memory may not hold two
     buffer = read_buffer(checkpoint)
     if isinstance(buffer, HerReplayBuffer):
         assert model.env is not None
@@ -209,7 +208,7 @@ def restore(model: OffPolicyAlgorithm, checkpoint: Path) -> None:
     if (checkpoint / NORMALIZATION).is_file() != (normalization is not None):
         raise ValueError(
             f"{checkpoint} was made {'without' if normalization else 'with'} VecNormalize: pass environments "
-            f"{'without it' if normalization else 'in it'}."
+            f"{'without' if normalization else 'with'} it."
         )
     if normalization is not None:
         assert model.env is not None
@@ -217,8 +216,8 @@ def restore(model: OffPolicyAlgorithm, checkpoint: Path) -> None:
     set_training_states(model, pickle.loads((checkpoint / RANDOM_STATES).read_bytes()))
 
 
-def _in_common(model: OffPolicyAlgorithm) -> dict[str, Any]:
-    """What a checkpoint and the model that takes it over must have in common, and arguments that its buffer keeps."""
+def _identity(model: OffPolicyAlgorithm) -> dict[str, Any]:
+    """What a checkpoint and the model that resumes from it must agree on."""
     assert model.replay_buffer_class is not None
     has_gamma = issubclass(model.replay_buffer_class, NStepReplayBuffer)
     kwargs = model.replay_buffer_kwargs
@@ -226,13 +225,13 @@ def _in_common(model: OffPolicyAlgorithm) -> dict[str, Any]:
         "algorithm": type(model).__name__,
         "num_timesteps": model.num_timesteps,
         "n_envs": model.n_envs,
-        # Before the class, which follows from it
+        # Before the class, which depends on it, so that the error names the cause
         "n_steps": int(model.n_steps),
         "replay_buffer_class": model.replay_buffer_class.__name__,
         "buffer_size": int(model.buffer_size),
         "optimize_memory_usage": bool(model.optimize_memory_usage),
         "gamma": float(model.gamma) if has_gamma else None,
-        # Objects cannot be compared once they are in a file
+        # Other objects cannot be compared in JSON
         "replay_buffer_kwargs": {name: kwargs[name] for name in kwargs if isinstance(kwargs[name], int | float | str)},
     }
 
@@ -247,7 +246,7 @@ def _checksum(manifest: dict[str, Any]) -> str:
 
 
 def _checksum_of_file(path: Path) -> str:
-    """Of a file that may be larger than the memory."""
+    """In chunks, since the file may be larger than the memory."""
     checksum = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):

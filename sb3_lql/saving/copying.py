@@ -1,4 +1,4 @@
-"""Models that can be copied and pickled: by themselves, and in the middle of ``learn``."""
+"""Models that can be copied and pickled, even during ``learn``."""
 
 import inspect
 from abc import abstractmethod
@@ -11,29 +11,29 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from sb3_lql.collecting.collection import CollectionMixin
 from sb3_lql.collecting.workers import subprocesses
 
-#: What a copy makes for itself: names for parts of the policy, open files, and what only holds within ``learn``.
+#: Attributes that a copy creates anew: aliases for parts of the policy, open files, and state of a running ``learn``.
 _MADE_ANEW = (
     *("critic", "critic_target", "_batch_norm_stats"),
     *("_logger", "_custom_logger"),
     *("_learning", "_learning_starts_shift", "_checked_env"),
 )
 
-#: Environments without their wrappers, and the class and state of each wrapper from the innermost to the outermost.
+#: Environments without their wrappers, and the class and state of each wrapper, innermost first.
 _Layers = tuple[VecEnv, list[tuple[type[VecEnvWrapper], Any]]]
 
 
 class CopyingMixin(CollectionMixin):
     """
-    A model for ``copy.deepcopy`` and ``pickle``, whose copies share nothing with it: they act as it does, and learn on
-    in copies of its environments, with a log of their own.
+    Supports ``copy.deepcopy`` and ``pickle``. A copy shares nothing with the model: it acts the same, and learns in
+    copies of its environments, with its own log.
 
-    Where the environments are processes of their own, which cannot be copied, the copy has none, until ``set_env``. A
-    copy that was made within ``learn`` begins with a reset, as the step that was being made is not stored.
+    Environments in subprocesses cannot be copied: the copy has none until ``set_env``. A copy made during ``learn``
+    starts with a reset, as the current step is not stored.
     """
 
     @abstractmethod
     def _create_aliases(self) -> None:
-        """Give parts of the policy names of the model's."""
+        """Make parts of the policy attributes of the model."""
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name not in _MADE_ANEW}
@@ -52,15 +52,15 @@ class CopyingMixin(CollectionMixin):
             self._vec_normalize_env = unwrap_vec_normalize(self.env)
         buffer = state["replay_buffer"]
         if buffer is not None:
-            buffer.device = self.device  # one on a GPU forgets on which
+            buffer.device = self.device  # on a GPU, it lost the device index
         if isinstance(buffer, HerReplayBuffer):
             buffer.env = self.env
-        if "policy" in state:  # it was set up
+        if "policy" in state:  # the model was set up
             self._create_aliases()
 
 
 def _take_apart(env: VecEnv) -> _Layers:
-    """SB3's wrappers cannot be copied, or come back without what they are around."""
+    """SB3's wrappers cannot be copied, or lose the environments that they wrap."""
     layers = []
     while isinstance(env, VecEnvWrapper):
         layers.append((type(env), _state(env)))
@@ -83,7 +83,7 @@ def _put_together(layers: _Layers) -> VecEnv:
 
 
 def _state(wrapper: VecEnvWrapper) -> dict[str, Any]:
-    # Of a user's class that says what is to be copied, that; SB3's own forgets the returns of the current episodes
+    # Respect a user's __getstate__, but not SB3's, which drops the returns of the current episodes
     get_state = getattr(type(wrapper), "__getstate__", None)
     if get_state in (None, getattr(object, "__getstate__", None), VecNormalize.__getstate__):
         get_state = vars

@@ -1,4 +1,4 @@
-"""How a model is saved and loaded."""
+"""Saving and loading methods of a model."""
 
 from collections.abc import Iterable
 from io import BufferedIOBase
@@ -24,7 +24,7 @@ SelfSavable = TypeVar("SelfSavable", bound="SavingMixin")
 
 
 class SavingMixin(ReplayMixin, CollectionMixin):
-    """SB3's files, written in one stroke, and checkpoints from which a training goes on as if nothing had happened."""
+    """SB3's files, written atomically, and checkpoints from which a training resumes as if never interrupted."""
 
     def save(
         self,
@@ -33,13 +33,13 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         include: Iterable[str] | None = None,
     ) -> None:
         """
-        SB3's ``save``. A kill or a full disk leave the file that was there.
+        SB3's ``save``. A kill or a full disk leaves a previous file intact.
 
-        :param path: name of the file, to which ".zip" is added where it has no suffix; or an open file
-        :param exclude: attributes to leave out besides those that always are
-        :param include: attributes to keep that usually are left out
+        :param path: file name, with ".zip" added if it has no suffix; or an open file
+        :param exclude: attributes to leave out, besides those that always are
+        :param include: attributes to keep that are usually left out
         """
-        self._algorithms = algorithm_names(type(self))  # by which `load` knows whether the file is its own
+        self._algorithms = algorithm_names(type(self))  # lets `load` reject files of other algorithms
         if not isinstance(path, str | Path):
             super().save(path, exclude, include)
             return
@@ -58,18 +58,18 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         **kwargs: Any,
     ) -> SelfSavable:
         """
-        SB3's ``load``. The file can run any code of whoever made it: load your own, or use :meth:`load_safe`.
+        SB3's ``load``. The file can execute arbitrary code: load only files you trust, or use :meth:`load_safe`.
 
-        :param path: name of the file, to which ".zip" is added if there is none of that name; or an open file
+        :param path: file name, with ".zip" added if that file does not exist; or an open file
         :param env: environments to learn in, or their id; ``None`` to act only
         :param device: where to compute
-        :param custom_objects: what to take instead of what the file holds, by name
+        :param custom_objects: replacements for objects in the file, by name
         :param print_system_info: print the versions that the model was saved with
         :param force_reset: reset the environments before learning
         :param kwargs: arguments of the constructor to change
         :return: the model
-        :raises FileNotFoundError: if there is no such file
-        :raises ValueError: if the file is damaged, of another algorithm or of other environments
+        :raises FileNotFoundError: if the file does not exist
+        :raises ValueError: if the file is damaged, or from another algorithm or other environments
         :raises TypeError: for an argument that only other algorithms have
         """
         check_foreign_arguments(cls.__name__, kwargs)
@@ -78,9 +78,9 @@ class SavingMixin(ReplayMixin, CollectionMixin):
 
     def save_replay_buffer(self, path: str | Path | BufferedIOBase) -> None:
         """
-        SB3's ``save_replay_buffer``. A kill or a full disk leave the file that was there.
+        SB3's ``save_replay_buffer``. A kill or a full disk leaves a previous file intact.
 
-        :param path: name of the file, to which ".pkl" is added where it has no suffix; or an open file
+        :param path: file name, with ".pkl" added if it has no suffix; or an open file
         """
         if not isinstance(path, str | Path):
             super().save_replay_buffer(path)
@@ -92,9 +92,9 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         """
         SB3's ``load_replay_buffer``.
 
-        :param path: name of the file, or an open file
-        :param truncate_last_traj: for ``HerReplayBuffer``, end the episodes that were being played
-        :raises ValueError: if the buffer holds something else than what this model learns from; it keeps its own then
+        :param path: file name, or an open file
+        :param truncate_last_traj: for ``HerReplayBuffer``, end unfinished episodes
+        :raises ValueError: if the buffer does not fit this model, which then keeps its own
         """
         before = self.__dict__["replay_buffer"]
         try:
@@ -105,7 +105,7 @@ class SavingMixin(ReplayMixin, CollectionMixin):
             raise
 
     def _check_loaded_buffer(self, buffer: ReplayBuffer, own: ReplayBuffer | None) -> None:
-        """Whether a buffer holds what the model's own does, where it is of a class whose storage is known."""
+        """Check that a buffer of a known class holds what the model's own does."""
         if type(buffer) not in REPLAY_BUFFERS:
             return
         if own is None and issubclass(self.replay_buffer_class or ReplayBuffer, NStepReplayBuffer):
@@ -121,22 +121,22 @@ class SavingMixin(ReplayMixin, CollectionMixin):
             if of_buffer != of_model:
                 raise ValueError(
                     f"The replay buffer has {name}={of_buffer}, the model's own {of_model}: load one that was "
-                    "collected with the same."
+                    "collected with the same value."
                 )
 
     def save_checkpoint(self, folder: str | Path, keep: int | None = None) -> Path:
         """
-        Save all that a training needs to go on in another process: model, optimiser, replay buffer, statistics of
-        ``VecNormalize``, counters and random states, but not what the environments are doing. A kill or a full disk at
-        any moment leave the checkpoints that were there.
+        Save all that a training needs to resume in another process: model, optimiser, replay buffer, statistics of
+        ``VecNormalize``, counters and random states, but not the state of the environments. A kill or a full disk at
+        any moment leaves earlier checkpoints intact.
 
-        :param folder: folder for checkpoints; each gets a folder of its own within
-        :param keep: afterwards, delete all checkpoints there but the newest so many; ``None`` for no limit
+        :param folder: folder for checkpoints; each gets a subfolder
+        :param keep: number of newest checkpoints to keep; ``None`` for all
         :return: the checkpoint's folder
         :raises ValueError: if the model has no environments
         """
         if self.env is None:
-            raise ValueError("A checkpoint is of a training, and this model has no env: call set_env first, or save.")
+            raise ValueError("This model has no env, which a checkpoint needs: call set_env first, or use save.")
         return checkpoints.save_checkpoint(self, Path(folder), keep)
 
     @classmethod
@@ -144,22 +144,21 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         cls: type[SelfSavable], folder: str | Path, env: GymEnv | str, device: th.device | str = "auto", **kwargs: Any
     ) -> SelfSavable:
         """
-        Go on with a training: ``learn(n, reset_num_timesteps=False)`` then takes up where the checkpoint was made, in
-        new episodes. Checkpoints hold pickles: load your own only.
+        Resume a training: ``learn(n, reset_num_timesteps=False)`` then continues from the checkpoint, in new episodes.
+        Checkpoints hold pickles: load only those you trust.
 
-        :param folder: a checkpoint, or a folder of them, of which the newest is taken
-        :param env: as many environments as before, or their id; put into a ``VecNormalize`` if they were in one and are
-            not. One that they are in keeps its settings, and is given the statistics
+        :param folder: a checkpoint, or a folder of checkpoints, of which the newest is loaded
+        :param env: as many environments as before, or their id; wrapped in a ``VecNormalize`` if they were before and
+            are not now. An existing one keeps its settings and receives the statistics
         :param device: as in ``load``
-        :param kwargs: arguments of the constructor to change, as in ``load``; but not those that the replay buffer was
-            made with
+        :param kwargs: arguments of the constructor to change, as in ``load``, except those of the replay buffer
         :return: the model
-        :raises ValueError: if there is no checkpoint, or if it is damaged, of another algorithm, of other environments
-            or of another replay buffer
+        :raises ValueError: if there is no checkpoint, or it is damaged, or from another algorithm, other environments
+            or another replay buffer
         """
         found = checkpoints.find_checkpoint(Path(folder))
         if found is None:
-            raise ValueError(f"{folder} holds no checkpoint: pass what save_checkpoint was given, or has returned.")
+            raise ValueError(f"{folder} holds no checkpoint: pass the argument or the result of save_checkpoint.")
         env = cls._wrap_env(env)
         check_spaces_within(env)
         checkpoints.check_agreement(found, algorithm=cls.__name__, n_envs=env.num_envs)
@@ -171,10 +170,10 @@ class SavingMixin(ReplayMixin, CollectionMixin):
 
     def save_safe(self, path: str | Path) -> None:
         """
-        Save what it takes to act and to learn on, but for the replay buffer, in a file that holds no code: tensors
-        (safetensors) and JSON. A kill or a full disk leave the file that was there.
+        Save all that the model needs to act and to keep learning, except the replay buffer, in a file without code:
+        tensors (safetensors) and JSON. A kill or a full disk leaves a previous file intact.
 
-        :param path: name of the file, to which ".safetensors" is added where it has no suffix
+        :param path: file name, with ".safetensors" added if it has no suffix
         :raises ValueError: if the model could not be loaded from such a file
         """
         self.train_postponed()
@@ -190,19 +189,18 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         **kwargs: Any,
     ) -> SelfSavable:
         """
-        Load what :meth:`save_safe` has saved, from whomever it comes: nothing in the file is executed, and all of it is
+        Load a file of :meth:`save_safe`, even from an untrusted source: nothing in it is executed, and all of it is
         checked.
 
         :param path: the file
-        :param env: environments to learn on in, or their id; put into a ``VecNormalize`` if they were in one and are
-            not. ``None`` to act only, on observations that ``get_vec_normalize_env()`` has normalised, if there is one
+        :param env: environments to learn in, or their id; wrapped in a ``VecNormalize`` if they were before and are not
+            now. ``None`` to act only, on observations normalised with ``get_vec_normalize_env()``, if there is one
         :param device: as in ``load``
-        :param custom_objects: what is code and cannot be in the file, by the names that the error asks for, such as
-            ``{"learning_rate": schedule}``
+        :param custom_objects: objects that are code, which the file cannot hold, by the names in the error message,
+            such as ``{"learning_rate": schedule}``
         :param kwargs: arguments of the constructor to change, as in ``load``
         :return: the model
-        :raises ValueError: if the file is damaged, malicious or of something else, or if something is missing in
-            ``custom_objects``
+        :raises ValueError: if the file is damaged, malicious or does not fit, or if ``custom_objects`` lacks something
         :raises TypeError: for an unknown argument
         """
         check_foreign_arguments(cls.__name__, kwargs)
@@ -210,5 +208,5 @@ class SavingMixin(ReplayMixin, CollectionMixin):
 
 
 def _returns(buffer: ReplayBuffer | None) -> tuple[int, float | None]:
-    """Rewards per return, and the discount, which the model has where there is one reward."""
+    """Rewards per return, and the discount, which a buffer only stores for n-step returns."""
     return (buffer.n_steps, buffer.gamma) if isinstance(buffer, NStepReplayBuffer) else (1, None)

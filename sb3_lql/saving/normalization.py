@@ -1,4 +1,4 @@
-"""What ``VecNormalize`` has learned, as plain data, and put to work again."""
+"""The state of ``VecNormalize`` as plain data, and its restoration."""
 
 import copy
 from typing import Any
@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import (
     unwrap_vec_normalize,
 )
 
-#: Settings of ``VecNormalize``, which are its arguments and its attributes.
+#: Settings of ``VecNormalize``: names of arguments and attributes.
 FLAGS = ("training", "norm_obs", "norm_reward")
 NUMBERS = ("clip_obs", "clip_reward", "gamma", "epsilon")
 #: What a running statistic consists of.
@@ -27,8 +27,8 @@ MOMENTS = ("mean", "var", "count")
 def normalization_state(env: VecNormalize) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
     :param env: environments with normalised observations or rewards
-    :return: settings by name, and statistics by name, float64: "ret.mean", "obs.var", or for the key at place 1 of
-        ``norm_obs_keys`` "obs.1.count"
+    :return: settings and float64 statistics, by name: "ret.mean", "obs.var", or "obs.1.count" for the key with index 1
+        in ``norm_obs_keys``
     """
     settings: dict[str, Any] = {name: bool(getattr(env, name)) for name in FLAGS}
     settings |= {name: float(getattr(env, name)) for name in NUMBERS}
@@ -43,16 +43,17 @@ def normalization_state(env: VecNormalize) -> tuple[dict[str, Any], dict[str, np
 
 def check_spaces_within(env: VecEnv) -> None:
     """
-    ``VecNormalize.load`` keeps the spaces of the environments that it was saved with, whatever it is put around.
+    Check the spaces of each ``VecNormalize``: ``VecNormalize.load`` keeps those that it was saved with, whatever it
+    wraps.
 
     :param env: environments
-    :raises ValueError: if they are in a ``VecNormalize`` that was made for environments of other spaces
+    :raises ValueError: if a ``VecNormalize`` was made for different spaces
     """
     while isinstance(env, VecEnvWrapper):
         outside, inside = env, env.venv
         if isinstance(outside, VecNormalize):
             said, found = _parts(outside.observation_space), _parts(inside.observation_space)
-            # Of images that are normalised, it has changed the space itself
+            # VecNormalize itself changes the spaces of normalised images
             same = {key: is_image_space(found[key]) or said[key] == found[key] for key in said.keys() & found.keys()}
             if said.keys() != found.keys() or not all(same.values()):
                 raise ValueError(
@@ -65,11 +66,10 @@ def check_spaces_within(env: VecEnv) -> None:
 
 def in_normalization(env: VecEnv, settings: dict[str, Any], statistics: dict[str, np.ndarray]) -> VecEnv:
     """
-    Put environments into a ``VecNormalize`` like the one that others were in; :func:`set_statistics` is for once their
-    spaces are known to be the model's. Those that are in one already, which is their user's, stay as they are, and so
-    do those that the statistics do not fit.
+    Wrap environments in a ``VecNormalize`` with saved settings; :func:`set_statistics` follows once their spaces are
+    known to match the model's. Environments that already have one, or that the statistics do not fit, are left alone.
 
-    :param env: environments, with the channels of images first
+    :param env: environments, with channels-first images
     :param settings: as :func:`normalization_state` returns them
     :param statistics: as :func:`normalization_state` returns them
     :return: the environments
@@ -78,7 +78,7 @@ def in_normalization(env: VecEnv, settings: dict[str, Any], statistics: dict[str
         return env
     shapes = {name.removesuffix(".mean"): value.shape for name, value in statistics.items() if name.endswith(".mean")}
     del shapes["ret"]
-    # SB3 only transposes images of integers: those that were normalised before have kept their channels last
+    # SB3 only transposes images of integers: images normalised before are still channels-last
     for each in [env, env.venv] if isinstance(env, VecTransposeImage) else [env]:
         if not shapes or shapes == _shapes_of_observations(each.observation_space, settings["norm_obs_keys"]):
             normalize = VecNormalize(each, **settings | dict(norm_obs=bool(shapes)))
@@ -89,24 +89,24 @@ def in_normalization(env: VecEnv, settings: dict[str, Any], statistics: dict[str
 
 def set_statistics(env: VecEnv, settings: dict[str, Any], statistics: dict[str, np.ndarray]) -> None:
     """
-    Give environments what was learned elsewhere. The settings of their ``VecNormalize`` stay.
+    Set the statistics of the environments' ``VecNormalize``, whose settings stay.
 
     :param env: environments in a ``VecNormalize``
     :param settings: as :func:`normalization_state` returns them
     :param statistics: as :func:`normalization_state` returns them
-    :raises ValueError: if they are in none, or in one that normalises other observations
+    :raises ValueError: if there is no ``VecNormalize``, or it normalises other observations
     """
     normalize = unwrap_vec_normalize(env)
     if normalize is None:
-        raise ValueError("The model was trained in a VecNormalize: pass environments in one.")
+        raise ValueError("The model was trained in a VecNormalize: pass environments wrapped in one.")
     running, keys = _running_statistics(normalize), _normalized_keys(normalize)
     shapes = {f"{name}.{moment}": np.shape(getattr(of, moment)) for name, of in running.items() for moment in MOMENTS}
     given = {name: value.shape for name, value in statistics.items()}
     if shapes != given or keys != settings["norm_obs_keys"]:
         raise ValueError(
-            f"The environments' VecNormalize has statistics of shapes {shapes} and norm_obs_keys={keys}, those to put "
-            f"in are of {given} and norm_obs_keys={settings['norm_obs_keys']}: wrap the environments as they were "
-            "wrapped in training."
+            f"The environments' VecNormalize has statistics of shapes {shapes} and norm_obs_keys={keys}, the saved one "
+            f"has {given} and norm_obs_keys={settings['norm_obs_keys']}: wrap the environments as they were wrapped in "
+            "training."
         )
     for name, value in statistics.items():
         of, _, moment = name.rpartition(".")
@@ -120,15 +120,15 @@ def without_environments(
     statistics: dict[str, np.ndarray],
 ) -> VecNormalize:
     """
-    :param observation_space: of the environments that there were, with the channels of images first
+    :param observation_space: space of the original environments, with channels-first images
     :param action_space: theirs
     :param settings: as :func:`normalization_state` returns them
     :param statistics: as :func:`normalization_state` returns them
-    :return: a ``VecNormalize`` that normalises and unnormalises, and cannot be stepped
-    :raises ValueError: if there is none of such observations
+    :return: a ``VecNormalize`` that normalises and unnormalises, but cannot be stepped
+    :raises ValueError: if the statistics do not fit the observations
     """
     env: gym.Env[Any, Any] = gym.Env()
-    # VecNormalize writes the spaces of images over
+    # A copy, since VecNormalize overwrites the spaces of images
     env.observation_space, env.action_space = copy.deepcopy(observation_space), action_space
     normalize = in_normalization(DummyVecEnv([lambda: env]), settings, statistics)
     set_statistics(normalize, settings, statistics)
@@ -141,7 +141,7 @@ def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
 
 
 def _shapes_of_observations(space: spaces.Space[Any], keys: list[str] | None) -> dict[str, tuple[int, ...] | None]:
-    """By the names that their statistics have."""
+    """Shapes by the names of their statistics."""
     if keys is None:
         return {"obs": space.shape} if isinstance(space, spaces.Box) else {}
     parts = _parts(space)
@@ -152,7 +152,7 @@ def _shapes_of_observations(space: spaces.Space[Any], keys: list[str] | None) ->
 
 def _running_statistics(env: VecNormalize) -> dict[str, RunningMeanStd]:
     statistics = {"ret": env.ret_rms}
-    # There are none without norm_obs. getattr would look for them in the environments within, which a pickle lacks
+    # Missing without norm_obs. getattr would search the wrapped environments, which a pickle lacks
     observations: Any = vars(env).get("obs_rms")
     if isinstance(observations, dict):
         statistics |= {f"obs.{index}": running for index, running in enumerate(observations.values())}

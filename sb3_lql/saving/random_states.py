@@ -1,4 +1,4 @@
-"""The states of all that draws random numbers in a training."""
+"""The states of a training's random number generators."""
 
 import random
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_lql.collecting.workers import are_idle
 
-#: Seconds to wait for environments that were interrupted in the middle of a step.
+#: Seconds to wait for environments that were interrupted during a step.
 PATIENCE = 2.0
 
 
@@ -25,18 +25,18 @@ def random_states() -> dict[str, Any]:
 
 def set_random_states(states: dict[str, Any]) -> None:
     """
-    :param states: what :func:`random_states` has returned
+    :param states: as returned by :func:`random_states`
     """
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     th.set_rng_state(states["torch"])
-    # The process that goes on may find fewer devices
+    # There may be fewer devices than before
     th.cuda.set_rng_state_all(states["cuda"][: th.cuda.device_count()])
 
 
 @contextmanager
 def random_states_kept() -> Iterator[None]:
-    """What is drawn within does not change what is drawn afterwards."""
+    """Restore the random states after the block."""
     states = random_states()
     try:
         yield
@@ -47,12 +47,12 @@ def random_states_kept() -> Iterator[None]:
 def training_states(model: OffPolicyAlgorithm) -> dict[str, Any]:
     """
     :param model: a model with its environments
-    :return: :func:`random_states`, and those of its action space and of the environments that can be asked
+    :return: :func:`random_states`, and the states of its action space and of its environments, where available
     """
     assert model.env is not None
     try:
         envs = model.env.get_attr("np_random") if are_idle(model.env, PATIENCE) else None
-    except Exception:  # of environments that are dead, closed, or of another kind: they will begin with other draws
+    except Exception:  # environments that are dead, closed or lack it: their draws will differ
         envs = None
     return random_states() | {"actions": model.action_space.np_random.bit_generator.state, "envs": envs}
 
@@ -60,11 +60,11 @@ def training_states(model: OffPolicyAlgorithm) -> dict[str, Any]:
 def set_training_states(model: OffPolicyAlgorithm, states: dict[str, Any]) -> None:
     """
     :param model: a model with its environments
-    :param states: what :func:`training_states` has returned
+    :param states: as returned by :func:`training_states`
     """
     assert model.env is not None
     if states["envs"] is not None:
-        # A seed that they were given takes effect at the first reset, which statistics of observations must not notice
+        # A pending seed takes effect at the first reset, which must bypass the statistics of observations
         model.env.unwrapped.reset()
         for index, generator in enumerate(states["envs"]):
             model.env.set_attr("np_random", generator, indices=index)

@@ -1,4 +1,4 @@
-"""Whether SB3's zip files can be loaded: told before anything in them is unpickled."""
+"""Checks of SB3's zip files before anything in them is unpickled."""
 
 import json
 import zipfile
@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, cast
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.save_util import open_path
 
-#: The attribute of a model, and so the entry of a file, that names its algorithms, the most specific first.
+#: Attribute of a model, and so entry of a file, with the names of its algorithms, the most specific first.
 ALGORITHMS = "_algorithms"
-#: Arguments by which to tell whose a file is that does not say so, each of the algorithms named and of none below.
+#: Arguments that identify the algorithm of files without that entry; none occurs in the algorithms further down.
 _TELLTALES = {
     "n_noise_levels": "NCLQL",
     "langevin_step_size": "LQL",
@@ -27,7 +27,7 @@ _TELLTALES = {
     "n_delta": "ARS",
     "vf_coef": "A2C",
 }
-#: Those of this package, whose older files do not say so.
+#: This package's algorithms, whose older files lack that entry.
 _OWN = frozenset({"NCLQL", "LQL"})
 _ZIP = b"PK"
 
@@ -35,19 +35,18 @@ _ZIP = b"PK"
 def algorithm_names(model_class: type[OffPolicyAlgorithm]) -> list[str]:
     """
     :param model_class: class of a model
-    :return: names of it and of the algorithms that it derives from
+    :return: its name and those of the algorithms that it derives from
     """
     bases = (base for base in model_class.__mro__ if issubclass(base, OffPolicyAlgorithm) and not isabstract(base))
-    return [base.__name__ for base in bases if base.policy_aliases]  # which SB3's own base and mixins lack
+    return [base.__name__ for base in bases if base.policy_aliases]  # SB3's base class and mixins have none
 
 
 def check_zip_file(path: str | Path | BufferedIOBase, algorithms: list[str]) -> None:
     """
-    :param path: name of the file, to which ".zip" is added if there is none of that name; or an open file, which is
-        left where it was
+    :param path: file name, with ".zip" added if that file does not exist; or an open file, whose position is restored
     :param algorithms: names of the class to load, and of the algorithms that it derives from
-    :raises FileNotFoundError: if there is no such file
-    :raises ValueError: if it is damaged or no model, or one of another algorithm
+    :raises FileNotFoundError: if the file does not exist
+    :raises ValueError: if it is damaged, not a model, or a model of another algorithm
     """
     if not isinstance(path, str | Path):
         place = path.tell()
@@ -57,7 +56,7 @@ def check_zip_file(path: str | Path | BufferedIOBase, algorithms: list[str]) -> 
             path.seek(place)
         return
     if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder: pass a file; load_checkpoint loads what save_checkpoint has written.")
+        raise ValueError(f"{path} is a folder: pass a file, or use load_checkpoint for checkpoints.")
     with open_path(path, "r", suffix="zip") as file:
         _check(str(path), cast(BinaryIO, file), algorithms)
 
@@ -68,30 +67,30 @@ def _check(name: str, file: BinaryIO, algorithms: list[str]) -> None:
     file.seek(-len(beginning), 1)
     if beginning[8:] == b"{":
         raise ValueError(f"{name} is a file of tensors without code (safetensors): use {wanted}.load_safe.")
-    if not (beginning.startswith(_ZIP) or zipfile.is_zipfile(file)):  # it may stand behind something else
-        raise ValueError(f"{name} is no zip file, and so no model that save has written: pass one to {wanted}.load.")
+    if not (beginning.startswith(_ZIP) or zipfile.is_zipfile(file)):  # zip files may have a prefix
+        raise ValueError(f"{name} is not a zip file: pass a file written by save to {wanted}.load.")
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
             data = json.loads(archive.read("data")) if "data" in archive.namelist() else None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{name} is a zip file that is damaged or not complete ({error}): copy it again.") from error
+        raise ValueError(f"{name} is a damaged or incomplete zip file ({error}): copy it again.") from error
     if damaged is not None:
-        raise ValueError(f"{name} is a zip file that is damaged at {damaged}: copy it again.")
+        raise ValueError(f"{name} is a damaged zip file (at {damaged}): copy it again.")
     if not isinstance(data, dict):
-        raise ValueError(f"{name} is a zip file that holds no model: pass one that a model's save has written.")
+        raise ValueError(f"{name} is a zip file without a model: pass a file written by a model's save.")
     found = _algorithms(data, algorithms)
     if found and not set(found) & set(algorithms):
         raise ValueError(
-            f"{name} holds a model of {found[0]}, and not of {wanted}: load it with its own class. A model of one "
-            "algorithm cannot become one of another."
+            f"{name} holds a model of {found[0]}, not of {wanted}: load it with its own class. Models cannot be "
+            "converted between algorithms."
         )
 
 
 def _algorithms(data: dict[str, Any], wanted: list[str]) -> list[str]:
-    """The names of a file's algorithms, the most specific first, as far as they can be told."""
+    """The names of a file's algorithms, the most specific first, as far as known."""
     if isinstance(named := data.get(ALGORITHMS), list):
         return named
     told = next((algorithm for argument, algorithm in _TELLTALES.items() if argument in data), None)
-    # A class of a user's own may have the same arguments
+    # A user's own algorithm may have the same arguments
     return [] if told is None or (told in _OWN and not _OWN & set(wanted)) else [told]

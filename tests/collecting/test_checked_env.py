@@ -149,7 +149,7 @@ def test_an_observation_of_another_shape_is_refused_rather_than_broadcast(
     tiny: dict[str, Any], shape: tuple[int, ...], at: int, normalized: bool
 ) -> None:
     env = make(True, normalized, at=at, observation=np.ones(shape, np.float32))
-    refuses(tiny, env, at, r"observation has shape \(.*, and the space wants \(.*3,?\)")
+    refuses(tiny, env, at, r"observation has shape \(.*, but the space has \(.*3,?\)")
 
 
 @pytest.mark.parametrize("normalized", [False, True])
@@ -194,7 +194,7 @@ def test_an_observation_that_misses_a_key_is_refused(tiny: dict[str, Any]) -> No
 
     missing = {"a": np.ones(3, np.float32)}
     env = SubprocVecEnv([lambda: Parts(END, missing, space=spaces.Dict({"a": BOX, "b": BOX}))], start_method="fork")
-    refuses(tiny, env, END, "terminal_observation has no key 'b'", "MultiInputPolicy")
+    refuses(tiny, env, END, "terminal_observation lacks the key 'b'", "MultiInputPolicy")
 
 
 # What is large, and becomes small

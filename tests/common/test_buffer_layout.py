@@ -10,8 +10,8 @@ from stable_baselines3 import SAC, HerReplayBuffer
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_lql.common.buffer_layout import FIELDS, REPLAY_BUFFERS, with_n_envs
-from sb3_lql.common.buffers import Float32ReplayBuffer
+from sb3_lql.common.buffer_layout import REPLAY_BUFFERS, with_n_envs
+from sb3_lql.common.buffers import FIELDS, Float32ReplayBuffer
 from sb3_lql.common.device_buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 
 BOX = spaces.Box(-np.inf, np.inf, (2,), np.float32)

@@ -193,7 +193,7 @@ class OwnNormalize(VecNormalize):
 
 def test_vec_normalize_of_the_users_own_is_asked_for(tiny: dict[str, Any], tmp_path: Path) -> None:
     LQL("MlpPolicy", OwnNormalize(make_env()), **tiny).learn(10).save_checkpoint(tmp_path)
-    with pytest.raises(ValueError, match="made in OwnNormalize: pass environments in one"):
+    with pytest.raises(ValueError, match="made with OwnNormalize: pass environments wrapped in one"):
         LQL.load_checkpoint(tmp_path, make_env(), device="cpu")
     again = LQL.load_checkpoint(tmp_path, OwnNormalize(make_env()), device="cpu")
     assert type(again.get_vec_normalize_env()) is OwnNormalize

@@ -43,7 +43,7 @@ def both_ways(load: Callable[..., Any], path: Path) -> list[Callable[[], Any]]:
 @pytest.mark.parametrize("other", ["SAC", "TD3", "DDPG", "PPO", "A2C", "DQN"])
 def test_a_file_of_another_algorithm_is_named_as_such(files: Path, algorithm: Any, other: str) -> None:
     for load in both_ways(algorithm.load, files / f"{other}.zip"):
-        with pytest.raises(ValueError, match=rf"holds a model of .*{other}.*, and not of {algorithm.__name__}"):
+        with pytest.raises(ValueError, match=rf"holds a model of .*{other}.*, not of {algorithm.__name__}"):
             load()
 
 
@@ -51,7 +51,7 @@ def test_a_file_of_another_algorithm_is_named_as_such(files: Path, algorithm: An
 def test_neither_of_ours_is_loaded_as_the_other(files: Path, algorithm: Any, age: str) -> None:
     other = NCLQL if algorithm is LQL else LQL
     for load in both_ways(algorithm.load, files / f"{other.__name__}{age}.zip"):
-        with pytest.raises(ValueError, match=f"holds a model of {other.__name__}, and not of {algorithm.__name__}"):
+        with pytest.raises(ValueError, match=f"holds a model of {other.__name__}, not of {algorithm.__name__}"):
             load()
     for load in both_ways(algorithm.load, files / f"{algorithm.__name__}{age}.zip"):
         assert type(load()) is algorithm
@@ -61,11 +61,11 @@ def test_neither_of_ours_is_loaded_as_the_other(files: Path, algorithm: Any, age
     ("name", "pattern"),
     [
         ("safe.safetensors", "use NCLQL.load_safe"),
-        ("policy.pth", "a zip file that holds no model"),
-        ("buffer.pkl", "is no zip file"),
-        ("empty.zip", "is no zip file"),
-        ("cut.zip", "a zip file that is damaged or not complete.*copy it again"),
-        ("flipped.zip", "a zip file that is damaged.*copy it again"),
+        ("policy.pth", "a zip file without a model"),
+        ("buffer.pkl", "is not a zip file"),
+        ("empty.zip", "is not a zip file"),
+        ("cut.zip", "a damaged or incomplete zip file.*copy it again"),
+        ("flipped.zip", "a damaged or incomplete zip file.*copy it again"),
     ],
 )
 def test_what_is_no_whole_file_of_a_model_is_said_to_be_none(files: Path, name: str, pattern: str) -> None:
@@ -97,10 +97,10 @@ def test_classes_of_ones_own_and_of_the_algorithm_load_each_others_files(files: 
     mine.save(tmp_path / "mine")
     classes: list[type[NCLQL]] = [Mine, Renamed, NCLQL]
     assert [type(each.load(tmp_path / "mine")) for each in classes] == classes
-    with pytest.raises(ValueError, match="holds a model of Mine, and not of LQL"):
+    with pytest.raises(ValueError, match="holds a model of Mine, not of LQL"):
         LQL.load(tmp_path / "mine")
     NCLQL.load(tmp_path / "mine").save(tmp_path / "again")
-    with pytest.raises(ValueError, match="holds a model of NCLQL, and not of LQL"):
+    with pytest.raises(ValueError, match="holds a model of NCLQL, not of LQL"):
         LQL.load(tmp_path / "again")
 
 
