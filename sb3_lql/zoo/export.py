@@ -142,7 +142,9 @@ def _load(path: Path, algo: str | None) -> ChainAlgorithm:
     is_safe = path.suffix == SAFE_SUFFIX
     algo = algo or (algorithm_of(path).lower() if is_safe else DEFAULT)
     if algo not in ALGORITHMS:
-        raise ValueError(f"argument MODEL: {path} is of {reprlib.repr(algo)}, and may be of {', '.join(sorted(ALGORITHMS))}")
+        raise ValueError(
+            f"argument MODEL: {path} is of {reprlib.repr(algo)}, and may be of {', '.join(sorted(ALGORITHMS))}"
+        )
     model_class: Any = ALGORITHMS[algo].cls
     model: ChainAlgorithm
     if is_safe:
