@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch as th
@@ -45,7 +46,9 @@ class DiffusionPolicy(ChainPolicy):
     :param process: the noise schedule and the chain
     :param start_scale: standard deviation of ``x_T``
     :param acts_with_target: act by the denoiser's running average
-    :param time_network: see :class:`~sb3_lql.networks.denoisers.Denoiser`
+    :param denoiser_class: class of the denoiser, made of (features_dim, action_dim, n_steps, net_arch, activation_fn)
+    :param denoiser_kwargs: further keyword arguments of the denoiser
+    :param initialize: is applied to critic and denoiser once they are made, for other initial weights
     :param initial_temperature: ``alpha`` at first, if it is learned
     :param running: averages that the algorithm keeps, by name, with what they are at first
     :param net_arch: sizes of the hidden layers, [256, 256, 256] by default; ``dict(qf=[...], pi=[...])`` for those of
@@ -67,7 +70,9 @@ class DiffusionPolicy(ChainPolicy):
         process: DiffusionProcess,
         start_scale: float = 1.0,
         acts_with_target: bool = False,
-        time_network: bool = True,
+        denoiser_class: Callable[..., Denoiser] = Denoiser,
+        denoiser_kwargs: dict[str, Any] | None = None,
+        initialize: Callable[[nn.Module], None] | None = None,
         initial_temperature: float | None = None,
         running: dict[str, float] | None = None,
         net_arch: list[int] | dict[str, list[int]] | None = None,
@@ -79,21 +84,27 @@ class DiffusionPolicy(ChainPolicy):
         self.process = process
         self.start_scale = start_scale
         self.acts_with_target = acts_with_target
-        self.time_network = time_network
+        self.denoiser_class = denoiser_class
+        self.denoiser_kwargs = denoiser_kwargs or {}
+        self.initialize = initialize
         self.initial_temperature = initial_temperature
         self.running = running or {}
         self._build(lr_schedule)
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
-        self.denoiser = Denoiser(
+        self.denoiser = self.denoiser_class(
             self.critic.features_extractor.features_dim,
             self.action_dim,
             self.process.n_steps,
             self.actor_arch,
             self.activation_fn,
-            self.time_network,
+            **self.denoiser_kwargs,
         ).to(self.device)
+        if self.initialize is not None:
+            self.critic.apply(self.initialize)
+            self.denoiser.apply(self.initialize)
+            self.critic_target.load_state_dict(self.critic.state_dict())
         self.add_target("denoiser", copy.deepcopy(self.denoiser))
         self.add_optimizer("actor", self.denoiser.parameters(), lr_schedule(1))
         for name, value in self.running.items():
@@ -167,7 +178,9 @@ class DiffusionPolicy(ChainPolicy):
             process=self.process,
             start_scale=self.start_scale,
             acts_with_target=self.acts_with_target,
-            time_network=self.time_network,
+            denoiser_class=self.denoiser_class,
+            denoiser_kwargs=self.denoiser_kwargs,
+            initialize=self.initialize,
             initial_temperature=self.initial_temperature,
             running=self.running,
             net_arch=dict(qf=self.net_arch, pi=self.actor_arch),

@@ -84,6 +84,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     policy_base: ClassVar[type[BasePolicy]]
     #: The shared arguments that are not passed.
     defaults: ClassVar[dict[str, Any]] = DEFAULTS
+    #: Arguments of the policy that a user may replace by ``policy_kwargs``.
+    policy_defaults: ClassVar[dict[str, Any]] = {}
     #: Names of arguments that say every how many updates something is done, such as a delayed update.
     delays: ClassVar[tuple[str, ...]] = ()
 
@@ -246,7 +248,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         """
         own = self._policy_arguments()
         check_policy_kwargs(self.policy_kwargs, self.use_sde, own)
-        return {name: value for name, value in self.policy_kwargs.items() if name != "use_sde"} | own
+        given = {name: value for name, value in self.policy_kwargs.items() if name != "use_sde"}
+        return self.policy_defaults | given | own
 
     def _setup_model(self) -> None:
         # In place of SB3's, which makes a replay buffer for a model that only acts too, and takes all arguments of the
