@@ -133,20 +133,16 @@ def parse_json(text: str) -> Any:
         raise ValueError("its JSON is nested too deeply") from error
 
 
-def require_keys(path: str, value: Any, names: Collection[str] | None = None) -> dict[str, Any]:
+def require_keys(path: str, value: dict[str, Any], names: Collection[str]) -> None:
     """
     :param path: the value's name
     :param value: something read from JSON
-    :param names: the entries that it must have, all of them and no other; ``None`` for any
-    :return: the value
-    :raises ValueError: if it is no object, or has other entries
+    :param names: the entries that it must have, all of them and no other
+    :raises ValueError: if it has others
     """
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is {reprlib.repr(value)}, and must be an object")
-    if names is not None and value.keys() != set(names):
+    if value.keys() != set(names):
         missing, unknown = sorted(set(names) - value.keys()), sorted(value.keys() - set(names))
         raise ValueError(f"{path} lacks {reprlib.repr(missing)} and has {reprlib.repr(unknown)} too much")
-    return value
 
 
 def convert(path: str, value: Any, kind: Any) -> Any:

@@ -134,7 +134,8 @@ class Decoder:
         raise ValueError(f"{path}={reprlib.repr({tag: content})} is of no kind that is known")
 
     def _decode_object(self, path: str, content: Any, table: dict[str, tuple[type, dict[str, str]]]) -> Any:
-        known, attributes = _named(path, require_keys(path, content).get("class"), table)
+        content = convert(path, content, dict[str, Any])
+        known, attributes = _named(path, content.get("class"), table)
         of_noise = ["dtype"] if table is NOISES else []
         require_keys(path, content, ["class", *attributes, *of_noise])
         parts = {part: self.decode(f"{path}.{part}", content[part]) for part in attributes}
