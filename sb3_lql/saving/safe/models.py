@@ -131,8 +131,8 @@ def load_safe(
 
     :param cls: the model's class
     :param path: name of the file
-    :param env: environments to go on learning in, or their id; put into a ``VecNormalize`` with the file's statistics
-        if it has some, or given them if they are in one. ``None`` to act only: on observations that
+    :param env: environments to learn in, or their id; put into a ``VecNormalize`` with the file's statistics if it has
+        some, or given them if they are in one. ``None`` to act only: on observations that
         ``get_vec_normalize_env()`` has normalised, then, which keeps the statistics until there are environments
     :param device: where to compute
     :param custom_objects: the code that the file lacks, by name: ``policy_class``, an argument such as
@@ -157,9 +157,8 @@ def load_safe(
         _set_env(model, env, contents)
         model._setup_model()
         model.policy.load_state_dict(contents.weights)
-        policy: Any = model.policy
-        for name, optimizer in policy.optimizers.items():
-            load_optimizer(optimizer, contents.optimizers[name])
+        for name, state in contents.optimizers.items():
+            load_optimizer(contents.model.policy.optimizers[name], state)
         return model
 
 
@@ -176,11 +175,7 @@ def algorithm_of(path: str | Path) -> str:
 
 
 def _decode(
-    model_class: type[Any],
-    said: dict[str, Any],
-    tensors: dict[str, th.Tensor],
-    decoder: Decoder,
-    device: th.device | str,
+    model_class: type[Any], said: Any, tensors: dict[str, th.Tensor], decoder: Decoder, device: th.device | str
 ) -> _Contents:
     """
     Check all that a file says. The networks are built without memory first, and compared with its tensors.
@@ -213,8 +208,8 @@ def _decode(
     shapes = policy_on_meta(model, len(tensors))
     optimizer_kwargs = model.policy_kwargs.get("optimizer_kwargs") or {}
     check_options("policy_kwargs.optimizer_kwargs", type(shapes.optimizer), optimizer_kwargs)
+    require_keys("optimizers", document.optimizers, shapes.optimizers.keys() - {"critic"})
     groups = {"critic": document.optimizer} | document.optimizers
-    require_keys("optimizers", groups, shapes.optimizers)
     optimizers = {
         name: decode_optimizer(_path(name), optimizer, groups[name], tensors)
         for name, optimizer in shapes.optimizers.items()

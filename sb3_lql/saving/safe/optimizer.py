@@ -65,10 +65,8 @@ def decode_optimizer(
         example = _example_state(optimizer, group | options[-1])
         for parameter in group["params"]:
             if any(f"{path}.{index}.{name}" in tensors for name in example):
-                state[index] = {
-                    name: _pop_state(f"{path}.{index}.{name}", like, parameter, tensors)
-                    for name, like in example.items()
-                }
+                of_index = ((name, like, f"{path}.{index}.{name}") for name, like in example.items())
+                state[index] = {name: _pop_state(key, like, parameter, tensors) for name, like, key in of_index}
             index += 1
     return state, options
 

@@ -35,15 +35,13 @@ def encode(path: str, value: Any, custom: dict[str, Any]) -> Any:
     :param custom: takes what has no place in JSON, by its path
     :return: the value for JSON
     """
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or isinstance(value, (bool, str, int)):
         return value
     if isinstance(value, (np.bool_, np.integer, np.floating)):
         plain = bool if isinstance(value, np.bool_) else int if isinstance(value, np.integer) else float
         return encode(path, plain(value), custom)
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.name in get_args(FloatType):
         return {"$array": [value.dtype.name, value.tolist()]}
-    if isinstance(value, int):
-        return value
     if isinstance(value, float):
         return {"$float": "inf" if value > 0 else "-inf"} if math.isinf(value) else value
     if isinstance(value, TrainFreq):
@@ -111,10 +109,8 @@ class Decoder:
             return value
         if not any(key.startswith("$") for key in value):
             return {key: self.decode(f"{path}.{key}", part) for key, part in value.items()}
-        if len(value) != 1:
-            raise ValueError(f"{path}={reprlib.repr(value)} is of no kind that is known")
-        (tag, content), *_ = value.items()
-        return self._decode_tagged(path, tag, content)
+        (tag, content), *more = value.items()
+        return self._decode_tagged(path, "" if more else tag, content)
 
     def _decode_tagged(self, path: str, tag: str, content: Any) -> Any:
         if tag == "$tuple" and isinstance(content, list):
