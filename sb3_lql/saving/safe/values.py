@@ -18,6 +18,8 @@ from sb3_lql.saving.safe.files import convert, require_keys
 
 #: Integers beyond are of no use to anybody.
 MAX_INTEGER = 2**63 - 1
+#: Longest list among the arguments.
+MAX_LIST = 50_000
 Integer = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 #: Of something that there is.
 Count = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
@@ -100,6 +102,8 @@ class Decoder:
             self.used.add(path)
             return self.replacements[path]
         if isinstance(value, list):
+            if len(value) > MAX_LIST:
+                raise ValueError(f"{path} is a list of {len(value)}, and may have {MAX_LIST} entries")
             return [self.decode(f"{path}.{index}", part) for index, part in enumerate(value)]
         if type(value) is int and abs(value) > MAX_INTEGER:
             raise ValueError(f"{path} is an absurd integer of {value.bit_length()} bits")
