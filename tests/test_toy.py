@@ -12,6 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
+from tests.saving import mutations
 from tests.toy import Toy
 
 TINY: dict[str, Any] = dict(
@@ -72,6 +73,21 @@ def test_all_that_it_learned_is_saved(model: Toy, tmp_path: Path, path: str) -> 
     assert loaded.policy_delay == 3
     obs = model.observation_space.sample()
     np.testing.assert_array_equal(model.predict(obs, deterministic=True)[0], loaded.predict(obs, deterministic=True)[0])
+
+
+@pytest.mark.parametrize("change", [dict(optimizers={}), dict(more="critic"), dict(more="actor_target")])
+def test_a_safe_file_holds_the_optimisers_of_the_policy_and_no_others(
+    model: Toy, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    path = tmp_path / "model.safetensors"
+    model.save_safe(path)
+    document, tensors = mutations.unpack(path.read_bytes())
+    others = document["optimizers"]
+    assert list(others) == ["actor", "temperature"]
+    others = change.get("optimizers", others | {change.get("more"): others["actor"]})
+    path.write_bytes(mutations.pack(document | dict(optimizers=others), tensors))
+    with pytest.raises(ValueError, match=r"model\.safetensors.*optimizers lacks"):
+        Toy.load_safe(path)
 
 
 def test_a_checkpoint_resumes_bit_for_bit(model: Toy, tmp_path: Path) -> None:

@@ -120,7 +120,9 @@ def encode_arguments(model: OffPolicyAlgorithm, custom: dict[str, Any]) -> dict[
     return {name: encode(name, values[name], custom) for name in names}
 
 
-def decode_arguments(model_class: type[OffPolicyAlgorithm], encoded: Any, decoder: Decoder) -> dict[str, Any]:
+def decode_arguments(
+    model_class: type[OffPolicyAlgorithm], encoded: dict[str, Any], decoder: Decoder
+) -> dict[str, Any]:
     """
     Undo :func:`encode_arguments`.
 
@@ -133,7 +135,7 @@ def decode_arguments(model_class: type[OffPolicyAlgorithm], encoded: Any, decode
     """
     names = argument_names(model_class)
     replaced = decoder.replacements.keys() & set(names)
-    require_keys("arguments", dict.fromkeys(replaced) | require_keys("arguments", encoded), names)
+    require_keys("arguments", dict.fromkeys(replaced) | encoded, names)
     arguments = {name: decoder.decode(name, encoded.get(name)) for name in names}
     of_file = {name: value for name, value in arguments.items() if name not in replaced}
     for name, value in of_file.items():

@@ -23,14 +23,6 @@ LENGTH_BYTES = 8
 MAX_HEADER = 2**20
 
 
-class _Metadata(msgspec.Struct, forbid_unknown_fields=True):
-    sb3_lql: str
-
-
-class _Header(msgspec.Struct):
-    metadata: _Metadata = msgspec.field(name="__metadata__")
-
-
 class _Signed(msgspec.Struct, forbid_unknown_fields=True):
     sha256: str
     model: dict[str, Any]
@@ -112,10 +104,12 @@ def _parse(content: bytes) -> tuple[dict[str, Any], dict[str, th.Tensor]]:
             f"(at most {MAX_HEADER}); copy it again"
         )
     header = parse_json(content[LENGTH_BYTES : LENGTH_BYTES + length].decode())
-    metadata = convert("the header", header, _Header).metadata
+    what = "the header's metadata"
+    metadata = convert(what, convert("the header", header, dict[str, Any]).get("__metadata__"), dict[str, str])
+    require_keys(what, metadata, [ENTRY])
     # The library checks that names, types, shapes and places of the tensors fit each other and fill the file
     tensors = safetensors.torch.load(content)
-    signed_document = convert("the JSON text", parse_json(metadata.sb3_lql), _Signed)
+    signed_document = convert("the JSON text", parse_json(metadata[ENTRY]), _Signed)
     if signed_document.sha256 != _checksum(signed_document.model, tensors):
         raise ValueError("it is damaged: its content does not fit its checksum; copy it again")
     return signed_document.model, tensors
@@ -133,20 +127,16 @@ def parse_json(text: str) -> Any:
         raise ValueError("its JSON is nested too deeply") from error
 
 
-def require_keys(path: str, value: Any, names: Collection[str] | None = None) -> dict[str, Any]:
+def require_keys(path: str, value: dict[str, Any], names: Collection[str]) -> None:
     """
     :param path: the value's name
     :param value: something read from JSON
-    :param names: the entries that it must have, all of them and no other; ``None`` for any
-    :return: the value
-    :raises ValueError: if it is no object, or has other entries
+    :param names: the entries that it must have, all of them and no other
+    :raises ValueError: if it has others
     """
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is {reprlib.repr(value)}, and must be an object")
-    if names is not None and value.keys() != set(names):
+    if value.keys() != set(names):
         missing, unknown = sorted(set(names) - value.keys()), sorted(value.keys() - set(names))
         raise ValueError(f"{path} lacks {reprlib.repr(missing)} and has {reprlib.repr(unknown)} too much")
-    return value
 
 
 def convert(path: str, value: Any, kind: Any) -> Any:
@@ -167,18 +157,18 @@ def pop_tensor(
     tensors: dict[str, th.Tensor],
     name: str,
     dtype: th.dtype,
-    shape: tuple[int, ...] | None = None,
+    shape: Any = None,
     negative: bool = True,
     finite: bool = True,
 ) -> th.Tensor:
     """
-    :param tensors: a file's, from which the tensor is removed
-    :param name: its name
+    :param tensors: a file's
+    :param name: the tensor's name
     :param dtype: the type that it must have
     :param shape: the shape that it must have; ``None`` for any
     :param negative: whether its values may be negative
-    :param finite: whether its values must be finite
-    :return: the tensor
+    :param finite: whether they must be finite
+    :return: the tensor, which is removed from the others
     :raises ValueError: if it is missing, of another type or shape, or holds values that are not allowed
     """
     if name not in tensors:

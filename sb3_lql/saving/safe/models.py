@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,12 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_lql.common.compatibility import check_observation_space
 from sb3_lql.common.files import with_suffix
 from sb3_lql.common.validation import check_action_space, check_number
-from sb3_lql.saving.normalization import (
-    check_spaces_within,
-    in_normalization,
-    set_statistics,
-    without_environments,
-)
+from sb3_lql.saving.normalization import check_spaces_within, in_normalization, set_statistics, without_environments
 from sb3_lql.saving.safe.arguments import argument_names, check_noise, decode_arguments, encode_arguments
 from sb3_lql.saving.safe.files import convert, read_file, require_keys, write_file
 from sb3_lql.saving.safe.networks import check_sizes, policy_on_meta, pop_weights
@@ -45,7 +39,6 @@ FORMAT = 1
 MAX_ENVS = 100_000
 #: Characters of an error that are worth reading, where a file is quoted in it.
 _LONGEST_ERROR = 500
-
 
 _Counter = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 
@@ -78,17 +71,12 @@ class Document(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     optimizers: dict[str, list[dict[str, Any]]] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Contents:
-    """A file, checked."""
+class _Contents(NamedTuple):
+    """A file, checked: a model without networks and replay buffer, what they hold, and what VecNormalize does."""
 
-    #: With arguments, spaces and counters, but neither networks nor replay buffer.
     model: Any
-    #: State dict of the policy.
     weights: dict[str, th.Tensor]
-    #: By name.
     optimizers: dict[str, OptimizerState]
-    #: Settings and statistics of ``VecNormalize``.
     normalization: tuple[dict[str, Any], dict[str, np.ndarray]] | None
 
 
@@ -107,7 +95,7 @@ def save_safe(model: Any, path: str | Path) -> None:
     optimizers = {
         name: encode_optimizer(_path(name), optimizer, tensors) for name, optimizer in model.policy.optimizers.items()
     }
-    content = Document(
+    document = Document(
         format=FORMAT,
         algorithm=type(model).__name__,
         policy_class=_policy_alias(model, custom),
@@ -121,12 +109,12 @@ def save_safe(model: Any, path: str | Path) -> None:
         normalization=encode_normalization(model.get_vec_normalize_env(), tensors),
         optimizers=optimizers,
     )
-    document = msgspec.to_builtins(content)
+    said = msgspec.to_builtins(document)
     # Neither views of one storage nor anything of a GPU
     tensors = {name: value.detach().cpu().clone(memory_format=th.contiguous_format) for name, value in tensors.items()}
     with _naming(f"{path} was not written, since nobody could load it"):
-        _decode(type(model), document, dict(tensors), Decoder(custom | dict(verbose=0)), "cpu")
-    write_file(path, document, tensors)
+        _decode(type(model), said, dict(tensors), Decoder(custom | dict(verbose=0)), "cpu")
+    write_file(path, said, tensors)
 
 
 def load_safe(
@@ -143,8 +131,8 @@ def load_safe(
 
     :param cls: the model's class
     :param path: name of the file
-    :param env: environments to go on learning in, or their id; put into a ``VecNormalize`` with the file's statistics
-        if it has some, or given them if they are in one. ``None`` to act only: on observations that
+    :param env: environments to learn in, or their id; put into a ``VecNormalize`` with the file's statistics if it has
+        some, or given them if they are in one. ``None`` to act only: on observations that
         ``get_vec_normalize_env()`` has normalised, then, which keeps the statistics until there are environments
     :param device: where to compute
     :param custom_objects: the code that the file lacks, by name: ``policy_class``, an argument such as
@@ -169,9 +157,8 @@ def load_safe(
         _set_env(model, env, contents)
         model._setup_model()
         model.policy.load_state_dict(contents.weights)
-        policy: Any = model.policy
-        for name, optimizer in policy.optimizers.items():
-            load_optimizer(optimizer, contents.optimizers[name])
+        for name, state in contents.optimizers.items():
+            load_optimizer(contents.model.policy.optimizers[name], state)
         return model
 
 
@@ -188,11 +175,7 @@ def algorithm_of(path: str | Path) -> str:
 
 
 def _decode(
-    model_class: type[Any],
-    said: dict[str, Any],
-    tensors: dict[str, th.Tensor],
-    decoder: Decoder,
-    device: th.device | str,
+    model_class: type[Any], said: Any, tensors: dict[str, th.Tensor], decoder: Decoder, device: th.device | str
 ) -> _Contents:
     """
     Check all that a file says. The networks are built without memory first, and compared with its tensors.
@@ -225,7 +208,8 @@ def _decode(
     shapes = policy_on_meta(model, len(tensors))
     optimizer_kwargs = model.policy_kwargs.get("optimizer_kwargs") or {}
     check_options("policy_kwargs.optimizer_kwargs", type(shapes.optimizer), optimizer_kwargs)
-    groups = require_keys("optimizers", {"critic": document.optimizer} | document.optimizers, shapes.optimizers)
+    require_keys("optimizers", document.optimizers, shapes.optimizers.keys() - {"critic"})
+    groups = {"critic": document.optimizer} | document.optimizers
     optimizers = {
         name: decode_optimizer(_path(name), optimizer, groups[name], tensors)
         for name, optimizer in shapes.optimizers.items()

@@ -104,11 +104,8 @@ def check_sizes(model: Any, policy: Any, chosen: Collection[str]) -> None:
 def _n_outputs(policy: Any) -> int:
     """Outputs of all layers for one row: as many as there are biases. Targets are never asked at the same time."""
     targets = tuple(f"{name}_target." for name in policy.targets)
-    return sum(
-        value.numel()
-        for name, value in policy.named_parameters()
-        if name.endswith("bias") and not name.startswith(targets)
-    )
+    biases = (item for item in policy.named_parameters() if item[0].endswith("bias"))
+    return sum(bias.numel() for name, bias in biases if not name.startswith(targets))
 
 
 def pop_weights(expected: dict[str, th.Tensor], tensors: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
@@ -118,14 +115,9 @@ def pop_weights(expected: dict[str, th.Tensor], tensors: dict[str, th.Tensor]) -
     :return: a state dict
     :raises ValueError: if they are not the same in names, shapes and types, or hold values that no network has
     """
+    never_negative = ("running_var", "num_batches_tracked")
     weights = {
-        name: pop_tensor(
-            tensors,
-            f"policy.{name}",
-            like.dtype,
-            like.shape,
-            negative=not name.endswith(("running_var", "num_batches_tracked")),
-        )
+        name: pop_tensor(tensors, f"policy.{name}", like.dtype, like.shape, not name.endswith(never_negative))
         for name, like in expected.items()
     }
     if tensors:

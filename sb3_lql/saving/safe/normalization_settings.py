@@ -59,12 +59,8 @@ def decode_normalization(
     settings = msgspec.structs.asdict(convert(where, Decoder({}).decode(where, value), _Settings))
     shapes = _shapes(settings, observation_space, f"{_PREFIX}obs.mean" in tensors)
     statistics = {
-        f"{name}.{moment}": pop_tensor(
-            tensors,
-            f"{_PREFIX}{name}.{moment}",
-            th.float64,
-            () if moment == "count" else shape,
-            negative=moment == "mean",
+        (key := f"{name}.{moment}"): pop_tensor(
+            tensors, _PREFIX + key, th.float64, () if moment == "count" else shape, negative=moment == "mean"
         ).numpy()
         for name, shape in shapes.items()
         for moment in MOMENTS

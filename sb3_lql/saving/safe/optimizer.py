@@ -43,7 +43,7 @@ def encode_optimizer(path: str, optimizer: th.optim.Optimizer, tensors: dict[str
 
 
 def decode_optimizer(
-    path: str, optimizer: th.optim.Optimizer, groups: Any, tensors: dict[str, th.Tensor]
+    path: str, optimizer: th.optim.Optimizer, groups: list[dict[str, Any]], tensors: dict[str, th.Tensor]
 ) -> OptimizerState:
     """
     Undo :func:`encode_optimizer`.
@@ -65,10 +65,8 @@ def decode_optimizer(
         example = _example_state(optimizer, group | options[-1])
         for parameter in group["params"]:
             if any(f"{path}.{index}.{name}" in tensors for name in example):
-                state[index] = {
-                    name: _pop_state(f"{path}.{index}.{name}", like, parameter, tensors)
-                    for name, like in example.items()
-                }
+                of_index = ((name, like, f"{path}.{index}.{name}") for name, like in example.items())
+                state[index] = {name: _pop_state(key, like, parameter, tensors) for name, like, key in of_index}
             index += 1
     return state, options
 
@@ -84,7 +82,7 @@ def load_optimizer(optimizer: th.optim.Optimizer, state: OptimizerState) -> None
     optimizer.load_state_dict({"state": of_parameters, "param_groups": groups})
 
 
-def check_options(name: str, optimizer_class: type[th.optim.Optimizer], options: Any) -> None:
+def check_options(name: str, optimizer_class: type[th.optim.Optimizer], options: dict[str, Any]) -> None:
     """
     Optimisers take a text or a list for a flag, and say nothing.
 
@@ -94,7 +92,7 @@ def check_options(name: str, optimizer_class: type[th.optim.Optimizer], options:
     :raises ValueError: if one is of another type than its default
     """
     parameters = inspect.signature(optimizer_class).parameters
-    for option, value in require_keys(name, options).items():
+    for option, value in options.items():
         # One that is unknown, or without a default, is left to the optimiser
         default = parameters[option].default if option in parameters else inspect.Parameter.empty
         convert(f"{name}.{option}", value, _type_of(default))
@@ -125,7 +123,8 @@ def _is_numbers(value: Any) -> bool:
 
 def _decode_options(path: str, group: dict[str, Any], value: Any) -> dict[str, Any]:
     usual = _numbers(group)
-    decoded = Decoder({}).decode(path, require_keys(path, value, usual))
+    require_keys(path, value, usual)
+    decoded = Decoder({}).decode(path, value)
     return {name: convert(f"{path}.{name}", option, _type_of(usual[name])) for name, option in decoded.items()}
 
 

@@ -14,44 +14,36 @@ _IntegerType = Literal["int8", "int16", "int32", "int64", "uint8", "uint16", "ui
 _Type = Literal["bool", "float16", "float32", "float64", _IntegerType]
 
 
-class Discrete(msgspec.Struct, tag=True, forbid_unknown_fields=True):
-    """The ``Discrete`` of gymnasium."""
+class _Form(msgspec.Struct, tag=lambda name: name[1:], forbid_unknown_fields=True):
+    """What JSON says of a space of gymnasium."""
 
+
+class _Discrete(_Form):
     n: Count
     start: Integer
     dtype: _IntegerType
 
 
-class MultiBinary(msgspec.Struct, tag=True, forbid_unknown_fields=True):
-    """The ``MultiBinary`` of gymnasium."""
-
+class _MultiBinary(_Form):
     n: Count | list[Count]
 
 
-class MultiDiscrete(msgspec.Struct, tag=True, forbid_unknown_fields=True):
-    """The ``MultiDiscrete`` of gymnasium, whose numbers of values and starts are tensors."""
-
+class _MultiDiscrete(_Form):
     ARRAYS: ClassVar = ("nvec", "start")
-
     dtype: _IntegerType
 
 
-class Box(msgspec.Struct, tag=True, forbid_unknown_fields=True):
-    """The ``Box`` of gymnasium, whose bounds are tensors."""
-
+class _Box(_Form):
     ARRAYS: ClassVar = ("low", "high")
-
     dtype: _Type
 
 
-class Dict(msgspec.Struct, tag=True, forbid_unknown_fields=True):
-    """The ``Dict`` of gymnasium: pairs, since the order counts."""
-
-    spaces: list[tuple[str, Discrete | MultiBinary | MultiDiscrete | Box]]
+class _Dict(_Form):
+    spaces: list[tuple[str, _Discrete | _MultiBinary | _MultiDiscrete | _Box]]  # pairs, since the order counts
 
 
 #: What JSON says of a space.
-SpaceForm = Discrete | MultiBinary | MultiDiscrete | Box | Dict
+SpaceForm = _Discrete | _MultiBinary | _MultiDiscrete | _Box | _Dict
 
 
 def encode_space(name: str, space: spaces.Space[Any], tensors: dict[str, th.Tensor]) -> Any:
@@ -64,15 +56,15 @@ def encode_space(name: str, space: spaces.Space[Any], tensors: dict[str, th.Tens
     """
     if isinstance(space, spaces.Dict):
         parts = enumerate(space.spaces.items())
-        return Dict([(key, encode_space(f"{name}.{index}", part, tensors)) for index, (key, part) in parts])
+        return _Dict([(key, encode_space(f"{name}.{index}", part, tensors)) for index, (key, part) in parts])
     if isinstance(space, spaces.Discrete):
-        return Discrete(int(space.n), int(space.start), space.dtype.name)
+        return _Discrete(int(space.n), int(space.start), space.dtype.name)
     if isinstance(space, spaces.MultiBinary):
         n: Any = space.n
-        return MultiBinary(int(n) if np.ndim(n) == 0 else [int(size) for size in n])
+        return _MultiBinary(int(n) if np.ndim(n) == 0 else [int(size) for size in n])
     if not isinstance(space, (spaces.Box, spaces.MultiDiscrete)):
         raise ValueError(f"{name}={space} is of a kind that no safe file can hold: use save.")
-    form = Box(space.dtype.name) if isinstance(space, spaces.Box) else MultiDiscrete(space.dtype.name)
+    form = _Box(space.dtype.name) if isinstance(space, spaces.Box) else _MultiDiscrete(space.dtype.name)
     for part in form.ARRAYS:
         array = getattr(space, part)
         if array.dtype.name not in get_args(_Type):
@@ -91,22 +83,22 @@ def decode_space(name: str, form: SpaceForm, tensors: dict[str, th.Tensor]) -> s
     :return: the space
     :raises ValueError: if there is no such space
     """
-    if isinstance(form, Dict):
+    if isinstance(form, _Dict):
         if len({key for key, _ in form.spaces}) < len(form.spaces):
             raise ValueError(f"{name}.spaces names a key twice")
         # As pairs: from a dict, gymnasium would sort the keys
         parts = enumerate(form.spaces)
         return spaces.Dict([(key, decode_space(f"{name}.{index}", part, tensors)) for index, (key, part) in parts])
-    if isinstance(form, MultiBinary):
+    if isinstance(form, _MultiBinary):
         return spaces.MultiBinary(form.n)
     dtype: Any = np.dtype(form.dtype)
-    if isinstance(form, Discrete):
+    if isinstance(form, _Discrete):
         # Older versions of gymnasium know of no other type than int64, and have no argument for it
         return spaces.Discrete(form.n, start=form.start, **({} if dtype == np.int64 else dict(dtype=dtype)))
     kind = getattr(th, form.dtype)
     names = [f"{name}.{part}" for part in form.ARRAYS]
     first = pop_tensor(tensors, names[0], kind, finite=False)
     second = pop_tensor(tensors, names[1], kind, first.shape, finite=False)
-    if isinstance(form, Box):
+    if isinstance(form, _Box):
         return spaces.Box(first.numpy(), second.numpy(), dtype=dtype)
     return spaces.MultiDiscrete(first.numpy(), dtype=dtype, start=second.numpy())

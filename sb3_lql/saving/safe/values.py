@@ -18,6 +18,8 @@ from sb3_lql.saving.safe.files import convert, require_keys
 
 #: Integers beyond are of no use to anybody.
 MAX_INTEGER = 2**63 - 1
+#: Longest list among the arguments.
+MAX_LIST = 50_000
 Integer = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 #: Of something that there is.
 Count = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
@@ -35,15 +37,13 @@ def encode(path: str, value: Any, custom: dict[str, Any]) -> Any:
     :param custom: takes what has no place in JSON, by its path
     :return: the value for JSON
     """
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or isinstance(value, (bool, str, int)):
         return value
     if isinstance(value, (np.bool_, np.integer, np.floating)):
         plain = bool if isinstance(value, np.bool_) else int if isinstance(value, np.integer) else float
         return encode(path, plain(value), custom)
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.name in get_args(FloatType):
         return {"$array": [value.dtype.name, value.tolist()]}
-    if isinstance(value, int):
-        return value
     if isinstance(value, float):
         return {"$float": "inf" if value > 0 else "-inf"} if math.isinf(value) else value
     if isinstance(value, TrainFreq):
@@ -102,6 +102,8 @@ class Decoder:
             self.used.add(path)
             return self.replacements[path]
         if isinstance(value, list):
+            if len(value) > MAX_LIST:
+                raise ValueError(f"{path} is a list of {len(value)}, and may have {MAX_LIST} entries")
             return [self.decode(f"{path}.{index}", part) for index, part in enumerate(value)]
         if type(value) is int and abs(value) > MAX_INTEGER:
             raise ValueError(f"{path} is an absurd integer of {value.bit_length()} bits")
@@ -111,10 +113,8 @@ class Decoder:
             return value
         if not any(key.startswith("$") for key in value):
             return {key: self.decode(f"{path}.{key}", part) for key, part in value.items()}
-        if len(value) != 1:
-            raise ValueError(f"{path}={reprlib.repr(value)} is of no kind that is known")
-        (tag, content), *_ = value.items()
-        return self._decode_tagged(path, tag, content)
+        (tag, content), *more = value.items()
+        return self._decode_tagged(path, "" if more else tag, content)
 
     def _decode_tagged(self, path: str, tag: str, content: Any) -> Any:
         if tag == "$tuple" and isinstance(content, list):
@@ -134,7 +134,8 @@ class Decoder:
         raise ValueError(f"{path}={reprlib.repr({tag: content})} is of no kind that is known")
 
     def _decode_object(self, path: str, content: Any, table: dict[str, tuple[type, dict[str, str]]]) -> Any:
-        known, attributes = _named(path, require_keys(path, content).get("class"), table)
+        content = convert(path, content, dict[str, Any])
+        known, attributes = _named(path, content.get("class"), table)
         of_noise = ["dtype"] if table is NOISES else []
         require_keys(path, content, ["class", *attributes, *of_noise])
         parts = {part: self.decode(f"{path}.{part}", content[part]) for part in attributes}
