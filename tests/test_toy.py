@@ -63,7 +63,7 @@ def test_the_actor_and_its_temperature_learn_at_every_third_update_only() -> Non
     assert changed == 2 * [[False, False, True], [False, False, True], [True, True, True]]
 
 
-@pytest.mark.parametrize("path", ["model.zip"])
+@pytest.mark.parametrize("path", ["model.zip", "model.safetensors"])
 def test_all_that_it_learned_is_saved(model: Toy, tmp_path: Path, path: str) -> None:
     save, load = (model.save, Toy.load) if path.endswith("zip") else (model.save_safe, Toy.load_safe)
     save(tmp_path / path)

@@ -68,7 +68,7 @@ class Toy(ChainAlgorithm):
         features = self.policy.features(batch.next_observations)
         return self.policy.run(features, *self.policy.draw(features))
 
-    def _after_td_step(self, batch: Batch, q_values: th.Tensor) -> Iterator[Loss]:
+    def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
         if self._is_due(self.policy_delay):
             features = self.policy.features(batch.observations).detach()
             spread = self.policy.actor(features).chunk(2, dim=1)[1].mean()

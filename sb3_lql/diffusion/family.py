@@ -1,6 +1,5 @@
 """The algorithms whose policy is a denoising chain, trained by a loss of their own beside the critics."""
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ from stable_baselines3.common.policies import BasePolicy
 from sb3_lql.common.validation import check_count, check_number, check_positive
 from sb3_lql.diffusion.policies import CnnPolicy, DiffusionPolicy, MlpPolicy, MultiInputPolicy
 from sb3_lql.diffusion.process import DiffusionProcess, linear_schedule
-from sb3_lql.engine.algorithm import Batch, ChainAlgorithm, Loss
+from sb3_lql.engine.algorithm import Batch, ChainAlgorithm
 from sb3_lql.engine.arguments import DEFAULTS, SharedArguments
 
 #: Updates of the actor between which its learning rate falls linearly.
@@ -143,21 +142,3 @@ class DiffusionAlgorithm(ChainAlgorithm):
         box = self.action_space
         middle, half_range = 0.5 * (box.high + box.low), 0.5 * (box.high - box.low)
         return (middle + half_range * scaled).astype(box.dtype), scaled
-
-
-def temperature_losses(
-    algorithm: DiffusionAlgorithm, log_temperature: th.Tensor, noise_scale: float, target_entropy: float
-) -> Iterator[Loss]:
-    """
-    The rule by which SDAC and DPMD lower their temperature: ``log alpha`` descends ``H - H_target``, where H is the
-    entropy of the noise on actions, ``d / 2 * log(2 pi e (noise_scale * alpha) ** 2)``. No data enters.
-
-    :param algorithm: whose temperature it is
-    :param log_temperature: ``log alpha``, shape ()
-    :param noise_scale: standard deviation of the noise over ``alpha``
-    :param target_entropy: for each action coordinate
-    :return: the loss
-    """
-    d = algorithm.policy.action_dim
-    entropy = d * (0.5 * np.log(2.0 * np.pi * np.e) + np.log(noise_scale) + log_temperature.detach())
-    yield Loss("temperature_loss", "temperature", log_temperature * (entropy - d * target_entropy))

@@ -2,12 +2,14 @@
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
+from torch import nn
 
 from sb3_lql.common.validation import check_count
 from sb3_lql.diffusion.process import DiffusionProcess
@@ -44,7 +46,11 @@ class DiffusionPolicy(ChainPolicy):
     :param process: the noise schedule and the chain
     :param start_scale: standard deviation of ``x_T``
     :param acts_with_target: act by the denoiser's running average
-    :param time_network: see :class:`~sb3_lql.networks.denoisers.Denoiser`
+    :param denoiser_class: class of the denoiser, made of (features_dim, action_dim, n_steps, net_arch, activation_fn)
+    :param denoiser_kwargs: further keyword arguments of the denoiser
+    :param initialize: is applied to critic and denoiser once they are made, for other initial weights
+    :param initial_temperature: ``alpha`` at first, if it is learned
+    :param running: averages that the algorithm keeps, by name, with what they are at first
     :param net_arch: sizes of the hidden layers, [256, 256, 256] by default; ``dict(qf=[...], pi=[...])`` for those of
         the critic and of the denoiser
     """
@@ -53,6 +59,8 @@ class DiffusionPolicy(ChainPolicy):
     denoiser: Denoiser
     #: Its running average.
     denoiser_target: Denoiser
+    #: ``log alpha``, shape (), if it is learned.
+    log_temperature: nn.Parameter
 
     def __init__(
         self,
@@ -62,7 +70,11 @@ class DiffusionPolicy(ChainPolicy):
         process: DiffusionProcess,
         start_scale: float = 1.0,
         acts_with_target: bool = False,
-        time_network: bool = True,
+        denoiser_class: Callable[..., Denoiser] = Denoiser,
+        denoiser_kwargs: dict[str, Any] | None = None,
+        initialize: Callable[[nn.Module], None] | None = None,
+        initial_temperature: float | None = None,
+        running: dict[str, float] | None = None,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -72,21 +84,34 @@ class DiffusionPolicy(ChainPolicy):
         self.process = process
         self.start_scale = start_scale
         self.acts_with_target = acts_with_target
-        self.time_network = time_network
+        self.denoiser_class = denoiser_class
+        self.denoiser_kwargs = denoiser_kwargs or {}
+        self.initialize = initialize
+        self.initial_temperature = initial_temperature
+        self.running = running or {}
         self._build(lr_schedule)
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
-        self.denoiser = Denoiser(
+        self.denoiser = self.denoiser_class(
             self.critic.features_extractor.features_dim,
             self.action_dim,
             self.process.n_steps,
             self.actor_arch,
             self.activation_fn,
-            self.time_network,
+            **self.denoiser_kwargs,
         ).to(self.device)
+        if self.initialize is not None:
+            self.critic.apply(self.initialize)
+            self.denoiser.apply(self.initialize)
+            self.critic_target.load_state_dict(self.critic.state_dict())
         self.add_target("denoiser", copy.deepcopy(self.denoiser))
         self.add_optimizer("actor", self.denoiser.parameters(), lr_schedule(1))
+        for name, value in self.running.items():
+            self.register_buffer(name, th.tensor(value))
+        if self.initial_temperature is not None:
+            self.log_temperature = nn.Parameter(th.tensor(math.log(self.initial_temperature)))
+            self.add_optimizer("temperature", [self.log_temperature], lr_schedule(1))
 
     @property
     def chain_length(self) -> int:
@@ -153,7 +178,11 @@ class DiffusionPolicy(ChainPolicy):
             process=self.process,
             start_scale=self.start_scale,
             acts_with_target=self.acts_with_target,
-            time_network=self.time_network,
+            denoiser_class=self.denoiser_class,
+            denoiser_kwargs=self.denoiser_kwargs,
+            initialize=self.initialize,
+            initial_temperature=self.initial_temperature,
+            running=self.running,
             net_arch=dict(qf=self.net_arch, pi=self.actor_arch),
         )
 

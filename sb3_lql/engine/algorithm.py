@@ -84,6 +84,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     policy_base: ClassVar[type[BasePolicy]]
     #: The shared arguments that are not passed.
     defaults: ClassVar[dict[str, Any]] = DEFAULTS
+    #: Arguments of the policy that a user may replace by ``policy_kwargs``.
+    policy_defaults: ClassVar[dict[str, Any]] = {}
     #: Names of arguments that say every how many updates something is done, such as a delayed update.
     delays: ClassVar[tuple[str, ...]] = ()
 
@@ -170,13 +172,14 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         """
         yield from ()
 
-    def _after_td_step(self, batch: Batch, q_values: th.Tensor) -> Iterator[Loss]:
+    def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
         """
         The losses that an update descends after the TD step, each computed once the step before it was taken. Nothing
         here may wait for the device.
 
         :param batch: the minibatch
         :param q_values: Q of that minibatch *before* the TD step, shape (n_critics, batch, 1), without gradient
+        :param next_actions: those of the TD target
         :return: losses, with the optimisers that descend them
         """
         yield from ()
@@ -245,7 +248,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         """
         own = self._policy_arguments()
         check_policy_kwargs(self.policy_kwargs, self.use_sde, own)
-        return {name: value for name, value in self.policy_kwargs.items() if name != "use_sde"} | own
+        given = {name: value for name, value in self.policy_kwargs.items() if name != "use_sde"}
+        return self.policy_defaults | given | own
 
     def _setup_model(self) -> None:
         # In place of SB3's, which makes a replay buffer for a model that only acts too, and takes all arguments of the
@@ -336,13 +340,14 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         batch_norm_stats = [stat.clone() for stat in self._batch_norm_stats]
         self._logged = {}
         with th.no_grad():
-            target = self._backup(batch, self._next_actions(batch))
+            next_actions = self._next_actions(batch)
+            target = self._backup(batch, next_actions)
         for loss in self._before_td_step(batch):
             self._descend(loss)
         q_values = self.critic(batch.observations, batch.actions.float())
         self._descend(Loss("critic_loss", "critic", self._td_loss(batch, q_values, target)))
         self._log("q_mean", q_values.mean())
-        for loss in self._after_td_step(batch, q_values.detach()):
+        for loss in self._after_td_step(batch, q_values.detach(), next_actions):
             self._descend(loss)
         for stat, before in zip(self._batch_norm_stats, batch_norm_stats, strict=True):
             stat.copy_(th.where(self._guard.healthy > 0, stat, before))

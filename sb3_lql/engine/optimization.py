@@ -64,6 +64,16 @@ class StepGuard:
         if fused or self.healthy:
             optimizer.step()
 
+    def repeat(self, optimizer: th.optim.Optimizer) -> None:
+        """
+        Take the optimiser's last step again, on the same gradient, if all losses were finite.
+
+        :param optimizer: whose last step was taken by :meth:`step`
+        """
+        optimizer.found_inf = 1.0 - self.healthy if is_fused(optimizer) else None  # type: ignore[attr-defined]
+        if is_fused(optimizer) or self.healthy:
+            optimizer.step()
+
     def check(self, first_update: int, also: Sequence[th.Tensor] = ()) -> list[list[float]]:
         """
         Look at the losses, which is the only transfer from the device.

@@ -74,7 +74,7 @@ class NCLQL(LangevinAlgorithm):
             normalize_score=self.normalize_score,
         )
 
-    def _after_td_step(self, batch: Batch, q_values: th.Tensor) -> Iterator[Loss]:
+    def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
         """
         The smoothing step (equation 9): Q at a noisy action and its level learns Q at the clean action.
 

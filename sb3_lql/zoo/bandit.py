@@ -14,23 +14,22 @@ import numpy as np
 import stable_baselines3
 import torch as th
 import yaml
-from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.callbacks import ProgressBarCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 import sb3_lql
 from sb3_lql.algorithms import DEFAULT
 from sb3_lql.benchmark.bandit import figures
 from sb3_lql.benchmark.bandit.measures import mode_table, summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, NAMES, Run, draw, measure_at_inverse_temperatures
+from sb3_lql.benchmark.experiment import CHECKPOINTS, Experiment
 from sb3_lql.collecting.interrupts import interrupts_deferred
 from sb3_lql.common.files import atomic_write, discard_folder
 from sb3_lql.langevin.family import LangevinAlgorithm
-from sb3_lql.saving.checkpoint import MODEL, find_checkpoint, read_manifest, restore, save_checkpoint
+from sb3_lql.saving.checkpoint import save_checkpoint
 from sb3_lql.zoo.registry import hyperparams_file
 
 ENV_ID = "MultimodalBandit-v0"
-#: In the run's folder, where it is resumed from.
-CHECKPOINTS = "checkpoints"
 #: Arguments of a constructor that are no settings of the algorithm, or have an option of their own.
 SET_BY_COMMAND = {"env", "seed", "device", "verbose", "tensorboard_log", "stats_window_size", "_init_setup_model"}
 
@@ -49,13 +48,14 @@ def bandit() -> None:
 
     started = time.perf_counter()
     try:
-        manager, model, settings, seconds = _set_up(args)
+        experiment, model, settings, seconds = _set_up(args)
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         parser.error(str(error))
     started -= seconds
     with _checkpoint_if_stopped(model, args, settings, started):
-        _learn(model, manager.n_timesteps)
-        manager.save_trained_model(model)
+        _learn(model, experiment.n_timesteps)
+        experiment.save_trained_model(model)
+        assert model.env is not None
         model.env.close()
         trained = time.perf_counter()
         samples = draw(model, args.n_actions, args.seed)
@@ -68,7 +68,7 @@ def bandit() -> None:
             "seconds": {"training": trained - started, "sampling": time.perf_counter() - trained},
             "device": str(model.device),
             "versions": {module.__name__: module.__version__ for module in (sb3_lql, stable_baselines3, th)},
-            "model": str((Path(manager.save_path) / f"{ENV_ID}.zip").relative_to(folder)),
+            "model": str((Path(experiment.save_path) / f"{ENV_ID}.zip").relative_to(folder)),
         }
         if isinstance(model, LangevinAlgorithm):
             summary["by_inverse_temperature"] = measure_at_inverse_temperatures(model, args.n_actions, args.seed)
@@ -83,7 +83,7 @@ def bandit() -> None:
     print(f"{mode_table([(run.name, summary)])}Written to {folder}: summary.json, samples.npy, pictures, the agent")
 
 
-def _learn(model: Any, n_timesteps: int) -> None:
+def _learn(model: OffPolicyAlgorithm, n_timesteps: int) -> None:
     """Learn what is missing, with a progress bar."""
     progress = ProgressBarCallback()
     try:
@@ -96,7 +96,7 @@ def _learn(model: Any, n_timesteps: int) -> None:
 
 @contextmanager
 def _checkpoint_if_stopped(
-    model: Any, args: argparse.Namespace, settings: dict[str, Any], started: float
+    model: OffPolicyAlgorithm, args: argparse.Namespace, settings: dict[str, Any], started: float
 ) -> Iterator[None]:
     """Whatever stops the run within leaves a checkpoint, from which the same command resumes it."""
     try:
@@ -159,52 +159,39 @@ def _value(text: str) -> Any:
         return yaml.safe_load(text)
 
 
-def _set_up(args: argparse.Namespace) -> tuple[ExperimentManager, Any, dict[str, Any], float]:
+def _set_up(args: argparse.Namespace) -> tuple[Experiment, OffPolicyAlgorithm, dict[str, Any], float]:
     """
     What ``sb3-lql train`` does before it trains; the model's ``learn`` is then called without the RL Zoo's, which would
     take a Ctrl-C for the end of the training. A run that was stopped is resumed: the last value is what it has taken,
     in seconds.
     """
     given = vars(args)
-    checkpoint = find_checkpoint(args.output_dir / CHECKPOINTS)
-    manager = ExperimentManager(
-        # What `enjoy` looks for among a run's arguments, and what can be read without pickle
-        argparse.Namespace(**{**given, "output_dir": str(args.output_dir), "env_kwargs": None}),
+    experiment = Experiment.in_folder(
+        args.output_dir,
         args.algo,
         ENV_ID,
-        str(args.output_dir),
-        eval_freq=-1,
-        trained_agent="" if checkpoint is None else str(checkpoint / MODEL),
+        given | {"output_dir": str(args.output_dir)},
         hyperparams={name: given[name] for name in _defaults(args.algo).keys() & given.keys()},
         seed=args.seed,
-        verbose=0,
         device=args.device,
         config=str(_config(args.algo)),
     )
-    experiment = manager.setup_experiment()
-    assert experiment is not None
-    model: Any
-    model, settings = experiment
-    if manager.n_timesteps <= model.learning_starts:
-        raise ValueError(
-            f"n_timesteps={manager.n_timesteps} ends before learning begins: pass more than "
-            f"learning_starts={model.learning_starts}."
-        )
-    if checkpoint is None:
-        return manager, model, dict(settings), 0.0
-    before = read_manifest(checkpoint)["extra"]
+    model, settings = experiment.build()
+    before = experiment.extra
+    if before is None:
+        return experiment, model, settings, 0.0
     if before["run"] != _identify(args, settings):
         raise ValueError(
             f"argument --output-dir: {args.output_dir} holds a run with other options that was stopped: pass those to "
             "resume it, or another folder"
         )
-    restore(model, checkpoint)
-    return manager, model, dict(settings), float(before["seconds"])
+    experiment.resume(model)
+    return experiment, model, settings, float(before["seconds"])
 
 
-def _identify(args: argparse.Namespace, settings: dict[str, Any]) -> Any:
-    """What a run must have in common with one that it resumes, as JSON has it."""
-    return json.loads(json.dumps({"algo": args.algo, "seed": args.seed, "settings": settings}))
+def _identify(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a run must have in common with one that it resumes."""
+    return {"algo": args.algo, "seed": args.seed, "settings": settings}
 
 
 def _draw_figures(run: Run, folder: Path) -> None:

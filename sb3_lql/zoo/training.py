@@ -11,19 +11,17 @@ from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
-from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_lql.benchmark.experiment import CHECKPOINTS, Experiment
 from sb3_lql.collecting.interrupts import interrupts_deferred
 from sb3_lql.collecting.workers import subprocesses, watch_workers
 from sb3_lql.saving.callbacks import SaveCheckpointCallback
-from sb3_lql.saving.checkpoint import MANIFEST, MODEL, check_whole, find_checkpoint, restore
+from sb3_lql.saving.checkpoint import MODEL, find_checkpoint
 
-#: In the RL Zoo's folder of a run.
-FOLDER = "checkpoints"
 #: Seconds that processes of environments have to close after an interrupt, and again to end by SIGTERM.
 PATIENCE = 3.0
 
@@ -51,15 +49,14 @@ def train() -> None:
     sys.argv = [sys.argv[0], *rest]
     module = importlib.import_module("rl_zoo3.train")
     module.ExperimentManager = partial(  # type: ignore[attr-defined]
-        ResumableExperiment, checkpoint_freq=options.checkpoint_freq, keep_checkpoints=options.keep_checkpoints
+        InterruptibleExperiment, checkpoint_freq=options.checkpoint_freq, keep_checkpoints=options.keep_checkpoints
     )
     module.train()
 
 
-class ResumableExperiment(ExperimentManager):
+class InterruptibleExperiment(Experiment):
     """
-    The RL Zoo's experiment. Given a checkpoint's model, it resumes that training as if nothing had happened; and
-    whatever stops it leaves a checkpoint, which a second Ctrl-C or SIGTERM does not cut short.
+    An experiment that leaves a checkpoint whatever stops it. A second Ctrl-C or SIGTERM does not cut that short.
 
     :param checkpoint_freq: environment steps between two checkpoints; ``None`` for one when it is stopped
     :param keep_checkpoints: how many of the newest are kept
@@ -67,20 +64,16 @@ class ResumableExperiment(ExperimentManager):
 
     def __init__(self, *args: Any, checkpoint_freq: int | None, keep_checkpoints: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        folder = Path(self.trained_agent).parent
-        self.checkpoint = folder if self.continue_training and (folder / MANIFEST).is_file() else None
-        if self.checkpoint is not None:
-            check_whole(self.checkpoint)
         self.checkpoint_freq = checkpoint_freq
         self.saver = SaveCheckpointCallback(
             1 if checkpoint_freq is None else checkpoint_freq,
-            Path(self.save_path) / FOLDER,
+            Path(self.save_path) / CHECKPOINTS,
             keep_checkpoints,
             verbose=1,
         )
 
     def create_callbacks(self) -> None:
-        """Make the RL Zoo's callbacks, and the one for checkpoints if there shall be some on the way."""
+        """Make the RL Zoo's callbacks, and the one that saves checkpoints every so many steps, if asked for."""
         super().create_callbacks()  # type: ignore[no-untyped-call]
         if self.checkpoint_freq is not None:
             self.callbacks.append(self.saver)
@@ -89,7 +82,7 @@ class ResumableExperiment(ExperimentManager):
         model = super()._load_pretrained_agent(hyperparams, env)
         if self.checkpoint is not None:
             assert isinstance(model, OffPolicyAlgorithm)
-            restore(model, self.checkpoint)
+            self.resume(model)
             print(f"Resuming after {model.num_timesteps} of {self.n_timesteps} steps, from {self.checkpoint}")
         return model
 

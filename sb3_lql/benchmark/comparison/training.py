@@ -1,8 +1,6 @@
 """One training run of a benchmark: evaluated at fixed points, resumed from its last checkpoint."""
 
-import argparse
 import contextlib
-import json
 import os
 import platform
 import time
@@ -14,9 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -25,12 +21,10 @@ from sb3_lql.benchmark.comparison.evaluation import evaluate
 from sb3_lql.benchmark.comparison.milestones import Milestones
 from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, status_of, unstarted, write_json
 from sb3_lql.benchmark.comparison.spec import Run
-from sb3_lql.common.buffers import end_episodes
+from sb3_lql.benchmark.experiment import CHECKPOINTS, Experiment
 from sb3_lql.common.files import discard_folder
-from sb3_lql.saving.checkpoint import MODEL, check_whole, find_checkpoint, read_manifest, restore, save_checkpoint
+from sb3_lql.saving.checkpoint import save_checkpoint
 
-#: In a run's folder, its checkpoints.
-CHECKPOINTS = "checkpoints"
 PACKAGES = (*machine.PACKAGES, "sb3_contrib", "rl_zoo3", "numpy", "gymnasium", "mujoco", "ray")
 
 #: Told about the progress of a run.
@@ -91,40 +85,22 @@ class Training:
         self.spec = run
         self.folder = folder
         self.listener = listener
-        self.checkpoint = find_checkpoint(folder / CHECKPOINTS)
-        if self.checkpoint is not None:
-            check_whole(self.checkpoint)
         set_random_seed(run.seed)
-        self.manager = ExperimentManager(
-            # What `enjoy` looks for among a run's arguments, without objects that YAML would pickle
-            argparse.Namespace(algo=run.algorithm.algo, env=run.task, seed=run.seed, env_kwargs=None),
+        self.experiment = Experiment.in_folder(
+            folder,
             run.algorithm.algo,
             run.task,
-            str(folder),
+            {"algo": run.algorithm.algo, "env": run.task, "seed": run.seed},
             n_timesteps=run.n_timesteps,
-            eval_freq=-1,
             hyperparams=dict(run.algorithm.hyperparams),
-            trained_agent="" if self.checkpoint is None else str(self.checkpoint / MODEL),
-            truncate_last_trajectory=True,
             seed=run.seed,
-            verbose=0,
             device=device,
             config=config,
         )
-        experiment = self.manager.setup_experiment()
-        assert experiment is not None
-        model, hyperparams = experiment
-        if not isinstance(model, OffPolicyAlgorithm):
-            raise TypeError(f"algo={run.algorithm.algo!r} does not learn from a replay buffer: leave it out.")
+        model, hyperparams = self.experiment.build()
         self.model = model
-        if self.n_timesteps <= model.learning_starts:
-            raise ValueError(
-                f"{self.n_timesteps} environment steps end before learning begins: pass more than "
-                f"learning_starts={model.learning_starts}."
-            )
-        self.record = self._new_record(json.loads(json.dumps(hyperparams, default=str)), device)
-        if self.checkpoint is not None:
-            self._go_on(self.checkpoint)
+        self.record = self._new_record(hyperparams, device)
+        self._resume()
         self.attempt = {
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "host": platform.node(),
@@ -136,13 +112,13 @@ class Training:
         # Attempts without a checkpoint of their own count too
         self.record["attempts"] = [*read_json(folder / RUN_FILE).get("attempts", []), self.attempt]
         # The RL Zoo leaves the env_kwargs of its hyperparameters out of evaluations
-        self.manager.eval_env_kwargs = self.manager.env_kwargs
-        self.eval_env = self.manager.create_envs(run.n_eval_episodes, eval_env=True, no_log=True)
+        self.experiment.eval_env_kwargs = self.experiment.env_kwargs
+        self.eval_env = self.experiment.create_envs(run.n_eval_episodes, eval_env=True, no_log=True)
 
     @property
     def n_timesteps(self) -> int:
         """Environment steps in all."""
-        return int(self.manager.n_timesteps)
+        return int(self.experiment.n_timesteps)
 
     @property
     def _env(self) -> VecEnv:
@@ -155,8 +131,8 @@ class Training:
         done = self.model.num_timesteps
         if done < self.n_timesteps:
             callback = Milestones(self)
-            self.model.learn(self.n_timesteps - done, callback=callback, reset_num_timesteps=self.checkpoint is None)
-        self.manager.save_trained_model(self.model)
+            self.model.learn(self.n_timesteps - done, callback=callback, reset_num_timesteps=done == 0)
+        self.experiment.save_trained_model(self.model)
         for env in (self._env, self.eval_env):
             env.close()
         self._write("finished")
@@ -215,18 +191,17 @@ class Training:
             "hardware": machine.hardware(str(self.model.device)),
         }
 
-    def _go_on(self, checkpoint: Path) -> None:
-        """Take over the record and the random states of a checkpoint, whose model the RL Zoo has loaded."""
-        record = read_manifest(checkpoint)["extra"]
-        if record["hyperparams"] != self.record["hyperparams"]:
+    def _resume(self) -> None:
+        """Resume from the last checkpoint and its record, if there is one."""
+        if (before := self.experiment.extra) is None:
+            return
+        if before["hyperparams"] != self.record["hyperparams"]:
             raise ValueError(
-                f"the run began with the hyperparameters {record['hyperparams']}, which are now "
+                f"the run began with the hyperparameters {before['hyperparams']}, which are now "
                 f"{self.record['hyperparams']}: restore them, or pass another --results."
             )
-        restore(self.model, checkpoint)
-        assert self.model.replay_buffer is not None
-        end_episodes(self.model.replay_buffer)
-        self.record = self.record | {name: record[name] for name in ("training_seconds", "evaluations")}
+        self.experiment.resume(self.model)
+        self.record |= {name: before[name] for name in ("training_seconds", "evaluations")}
 
     def _write(self, status: str, begin: bool = False) -> None:
         if not begin:

@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import reprlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import safetensors.torch
 import torch as th
 
@@ -19,6 +21,20 @@ ENTRY = "sb3_lql"
 LENGTH_BYTES = 8
 #: Longest header, in bytes: a hundred times what a usual model takes. Read into Python, JSON grows some ten times.
 MAX_HEADER = 2**20
+
+
+class _Metadata(msgspec.Struct, forbid_unknown_fields=True):
+    sb3_lql: str
+
+
+class _Header(msgspec.Struct):
+    metadata: _Metadata = msgspec.field(name="__metadata__")
+
+
+class _Signed(msgspec.Struct, forbid_unknown_fields=True):
+    sha256: str
+    model: dict[str, Any]
+
 
 #: How files begin that are something else, what they are and what to do.
 _PICKLE = "a pickle, which can run any code of whoever made it: do not load it unless that was you"
@@ -96,15 +112,13 @@ def _parse(content: bytes) -> tuple[dict[str, Any], dict[str, th.Tensor]]:
             f"(at most {MAX_HEADER}); copy it again"
         )
     header = parse_json(content[LENGTH_BYTES : LENGTH_BYTES + length].decode())
-    metadata = fields("the header's metadata", fields("the header", header, None).get("__metadata__"), [ENTRY])
+    metadata = convert("the header", header, _Header).metadata
     # The library checks that names, types, shapes and places of the tensors fit each other and fill the file
     tensors = safetensors.torch.load(content)
-    if not isinstance(metadata[ENTRY], str):
-        raise ValueError(f"{ENTRY} in the header's metadata is not a text")
-    document = fields("the JSON text", parse_json(metadata[ENTRY]), ["sha256", "model"])
-    if document["sha256"] != _checksum(document["model"], tensors):
+    signed_document = convert("the JSON text", parse_json(metadata.sb3_lql), _Signed)
+    if signed_document.sha256 != _checksum(signed_document.model, tensors):
         raise ValueError("it is damaged: its content does not fit its checksum; copy it again")
-    return fields("model", document["model"], None), tensors
+    return signed_document.model, tensors
 
 
 def parse_json(text: str) -> Any:
@@ -119,20 +133,65 @@ def parse_json(text: str) -> Any:
         raise ValueError("its JSON is nested too deeply") from error
 
 
-def fields(where: str, value: Any, names: list[str] | None) -> dict[str, Any]:
+def require_keys(path: str, value: Any, names: Collection[str] | None = None) -> dict[str, Any]:
     """
-    :param where: what the value is called in an error
+    :param path: the value's name
     :param value: something read from JSON
     :param names: the entries that it must have, all of them and no other; ``None`` for any
     :return: the value
     :raises ValueError: if it is no object, or has other entries
     """
     if not isinstance(value, dict):
-        raise ValueError(f"{where} is {reprlib.repr(value)}, and must be an object")
+        raise ValueError(f"{path} is {reprlib.repr(value)}, and must be an object")
     if names is not None and value.keys() != set(names):
         missing, unknown = sorted(set(names) - value.keys()), sorted(value.keys() - set(names))
-        raise ValueError(f"{where} lacks {reprlib.repr(missing)} and has {reprlib.repr(unknown)} too much")
+        raise ValueError(f"{path} lacks {reprlib.repr(missing)} and has {reprlib.repr(unknown)} too much")
     return value
+
+
+def convert(path: str, value: Any, kind: Any) -> Any:
+    """
+    :param path: the value's name
+    :param value: something read from JSON
+    :param kind: the type that it must have, for msgspec
+    :return: the value in that type
+    :raises ValueError: if it has another
+    """
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{path} is {reprlib.repr(value)}: {str(error).replace('`$', f'`{path}')}") from error
+
+
+def pop_tensor(
+    tensors: dict[str, th.Tensor],
+    name: str,
+    dtype: th.dtype,
+    shape: tuple[int, ...] | None = None,
+    negative: bool = True,
+    finite: bool = True,
+) -> th.Tensor:
+    """
+    :param tensors: a file's, from which the tensor is removed
+    :param name: its name
+    :param dtype: the type that it must have
+    :param shape: the shape that it must have; ``None`` for any
+    :param negative: whether its values may be negative
+    :param finite: whether its values must be finite
+    :return: the tensor
+    :raises ValueError: if it is missing, of another type or shape, or holds values that are not allowed
+    """
+    if name not in tensors:
+        raise ValueError(f"the tensor {name} is missing")
+    tensor = tensors.pop(name)
+    shape = tensor.shape if shape is None else shape
+    if (tensor.shape, tensor.dtype) != (shape, dtype):
+        raise ValueError(f"the tensor {name} is {tuple(tensor.shape)} of {tensor.dtype}, not {tuple(shape)} of {dtype}")
+    if finite and not tensor.isfinite().all():
+        raise ValueError(f"the tensor {name} holds values that are not finite")
+    if not negative and ((th.view_as_real(tensor) if tensor.is_complex() else tensor) < 0).any():
+        raise ValueError(f"the tensor {name} holds negative values")
+    return tensor
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

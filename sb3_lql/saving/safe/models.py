@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
 import torch as th
+from msgspec import Meta
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
@@ -22,28 +24,58 @@ from sb3_lql.saving.normalization import (
     without_environments,
 )
 from sb3_lql.saving.safe.arguments import argument_names, check_noise, decode_arguments, encode_arguments
-from sb3_lql.saving.safe.files import fields, read_file, write_file
-from sb3_lql.saving.safe.networks import check_sizes, check_weights, policy_on_meta
+from sb3_lql.saving.safe.files import convert, read_file, require_keys, write_file
+from sb3_lql.saving.safe.networks import check_sizes, policy_on_meta, pop_weights
 from sb3_lql.saving.safe.normalization_settings import decode_normalization, encode_normalization
-from sb3_lql.saving.safe.optimizer import check_options, decode_optimizer, encode_optimizer, load_optimizer
-from sb3_lql.saving.safe.spaces import decode_space, encode_space
-from sb3_lql.saving.safe.values import Decoder, check_integer
+from sb3_lql.saving.safe.optimizer import (
+    OptimizerState,
+    check_options,
+    decode_optimizer,
+    encode_optimizer,
+    load_optimizer,
+)
+from sb3_lql.saving.safe.spaces import SpaceForm, decode_space, encode_space
+from sb3_lql.saving.safe.values import MAX_INTEGER, Decoder, Number
 
-SelfLangevin = TypeVar("SelfLangevin", bound=OffPolicyAlgorithm)
+SelfAlgorithm = TypeVar("SelfAlgorithm", bound=OffPolicyAlgorithm)
 
 #: Version of what the JSON says.
 FORMAT = 1
-#: What it says.
-ENTRIES = (
-    *("format", "algorithm", "policy_class", "observation_space", "action_space", "n_envs", "arguments", "counters"),
-    *("progress_remaining", "optimizer", "normalization"),
-)
-#: Attributes from which learning goes on.
-COUNTERS = ("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_episode_num", "_n_updates")
 #: Most environments that a file may say a model had.
 MAX_ENVS = 100_000
 #: Characters of an error that are worth reading, where a file is quoted in it.
 _LONGEST_ERROR = 500
+
+
+_Counter = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+
+
+class Counters(msgspec.Struct, forbid_unknown_fields=True):
+    """The attributes from which learning resumes."""
+
+    num_timesteps: _Counter
+    _total_timesteps: _Counter
+    _num_timesteps_at_start: _Counter
+    _episode_num: _Counter
+    _n_updates: _Counter
+
+
+class Document(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What the JSON says."""
+
+    format: int
+    algorithm: str
+    policy_class: Any
+    observation_space: SpaceForm
+    action_space: SpaceForm
+    n_envs: Annotated[int, Meta(ge=1, le=MAX_ENVS)]
+    arguments: dict[str, Any]
+    counters: Counters
+    progress_remaining: Number
+    optimizer: list[dict[str, Any]]
+    normalization: dict[str, Any] | None
+    #: Optimisers besides the critic's, where the policy has some.
+    optimizers: dict[str, list[dict[str, Any]]] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,8 +86,8 @@ class _Contents:
     model: Any
     #: State dict of the policy.
     weights: dict[str, th.Tensor]
-    #: State by index of the parameter, and options of each group.
-    optimizer: tuple[dict[int, dict[str, th.Tensor]], list[dict[str, Any]]]
+    #: By name.
+    optimizers: dict[str, OptimizerState]
     #: Settings and statistics of ``VecNormalize``.
     normalization: tuple[dict[str, Any], dict[str, np.ndarray]] | None
 
@@ -72,19 +104,24 @@ def save_safe(model: Any, path: str | Path) -> None:
     path = with_suffix(path, ".safetensors")
     custom: dict[str, Any] = {}
     tensors: dict[str, th.Tensor] = {f"policy.{name}": value for name, value in model.policy.state_dict().items()}
-    document = {
-        "format": FORMAT,
-        "algorithm": type(model).__name__,
-        "policy_class": _policy_alias(model, custom),
-        "observation_space": encode_space("observation_space", model.observation_space, tensors),
-        "action_space": encode_space("action_space", model.action_space, tensors),
-        "n_envs": model.n_envs,
-        "arguments": encode_arguments(model, custom),
-        "counters": {name: int(getattr(model, name)) for name in COUNTERS},
-        "progress_remaining": float(model._current_progress_remaining),
-        "optimizer": encode_optimizer(model.policy.optimizer, tensors),
-        "normalization": encode_normalization(model.get_vec_normalize_env(), tensors),
+    optimizers = {
+        name: encode_optimizer(_path(name), optimizer, tensors) for name, optimizer in model.policy.optimizers.items()
     }
+    content = Document(
+        format=FORMAT,
+        algorithm=type(model).__name__,
+        policy_class=_policy_alias(model, custom),
+        observation_space=encode_space("observation_space", model.observation_space, tensors),
+        action_space=encode_space("action_space", model.action_space, tensors),
+        n_envs=model.n_envs,
+        arguments=encode_arguments(model, custom),
+        counters=Counters(*(int(getattr(model, name)) for name in Counters.__struct_fields__)),
+        progress_remaining=float(model._current_progress_remaining),
+        optimizer=optimizers.pop("critic"),
+        normalization=encode_normalization(model.get_vec_normalize_env(), tensors),
+        optimizers=optimizers,
+    )
+    document = msgspec.to_builtins(content)
     # Neither views of one storage nor anything of a GPU
     tensors = {name: value.detach().cpu().clone(memory_format=th.contiguous_format) for name, value in tensors.items()}
     with _naming(f"{path} was not written, since nobody could load it"):
@@ -93,13 +130,13 @@ def save_safe(model: Any, path: str | Path) -> None:
 
 
 def load_safe(
-    cls: type[SelfLangevin],
+    cls: type[SelfAlgorithm],
     path: str | Path,
     env: GymEnv | str | None = None,
     device: th.device | str = "auto",
     custom_objects: dict[str, Any] | None = None,
     **kwargs: Any,
-) -> SelfLangevin:
+) -> SelfAlgorithm:
     """
     Load a model from a file of :func:`save_safe`. The file may be anybody's: nothing in it is run, it opens no other
     file, and what it asks for is checked before memory is taken.
@@ -128,11 +165,13 @@ def load_safe(
         contents = _decode(cls, *read_file(path), decoder, device)
         if unused := sorted(set(custom_objects or {}) - decoder.used):
             raise ValueError(f"custom_objects has {unused}, which the file has no place for: leave them out")
-        model: SelfLangevin = contents.model
+        model: SelfAlgorithm = contents.model
         _set_env(model, env, contents)
         model._setup_model()
         model.policy.load_state_dict(contents.weights)
-        load_optimizer(model.policy.optimizer, *contents.optimizer)
+        policy: Any = model.policy
+        for name, optimizer in policy.optimizers.items():
+            load_optimizer(optimizer, contents.optimizers[name])
         return model
 
 
@@ -145,12 +184,12 @@ def algorithm_of(path: str | Path) -> str:
     """
     path = with_suffix(path, ".safetensors")
     with _naming(f"{path} cannot be loaded"):
-        return str(fields("model", read_file(path)[0], list(ENTRIES))["algorithm"])
+        return str(convert("model", read_file(path)[0], Document).algorithm)
 
 
 def _decode(
     model_class: type[Any],
-    document: dict[str, Any],
+    said: dict[str, Any],
     tensors: dict[str, th.Tensor],
     decoder: Decoder,
     device: th.device | str,
@@ -158,40 +197,48 @@ def _decode(
     """
     Check all that a file says. The networks are built without memory first, and compared with its tensors.
 
+    :param said: what the JSON says
     :param tensors: those of the file, which are removed
     """
-    fields("model", document, list(ENTRIES))
-    if type(document["format"]) is not int or document["format"] != FORMAT:
+    if type(said.get("format")) is not int or said["format"] != FORMAT:
         raise ValueError(f"its format is not {FORMAT}: load it with the version of sb3_lql that wrote it")
-    if document["algorithm"] != model_class.__name__:
-        raise ValueError(f"it holds a model of {document['algorithm']!r}, not of {model_class.__name__}: use its class")
-    policy = decoder.decode("policy_class", document["policy_class"])
+    document: Document = convert("model", said, Document)
+    if document.algorithm != model_class.__name__:
+        raise ValueError(f"it holds a model of {document.algorithm!r}, not of {model_class.__name__}: use its class")
+    policy = decoder.decode("policy_class", document.policy_class)
     if isinstance(policy, str) and policy not in model_class.policy_aliases:
         raise ValueError(f"policy_class={policy!r} is none of {', '.join(model_class.policy_aliases)}")
-    arguments = decode_arguments(model_class, document["arguments"], decoder)
+    arguments = decode_arguments(model_class, document.arguments, decoder)
     if "tensorboard_log" in decoder.replacements:  # never the file's
         arguments["tensorboard_log"] = decoder.decode("tensorboard_log", None)
     model = model_class(policy, env=None, device=device, _init_setup_model=False, **arguments)
-    for name in ("observation_space", "action_space"):
-        setattr(model, name, decode_space(name, document[name], tensors))
+    model.observation_space = decode_space("observation_space", document.observation_space, tensors)
+    model.action_space = decode_space("action_space", document.action_space, tensors)
     check_action_space(model.action_space)
     check_observation_space(model.observation_space)
     check_noise(model.action_noise, model.action_space.shape)
-    model.n_envs = check_integer("n_envs", document["n_envs"], 1, MAX_ENVS)
-    for name, value in fields("counters", document["counters"], list(COUNTERS)).items():
-        setattr(model, name, check_integer(name, value))
-    progress = Decoder({}).decode("progress_remaining", document["progress_remaining"])
-    model._current_progress_remaining = check_number("progress_remaining", progress, high=1.0)
+    model.n_envs = document.n_envs
+    vars(model).update(msgspec.structs.asdict(document.counters))
+    model._current_progress_remaining = check_number("progress_remaining", document.progress_remaining, high=1.0)
     model._check_arguments()
 
     shapes = policy_on_meta(model, len(tensors))
     optimizer_kwargs = model.policy_kwargs.get("optimizer_kwargs") or {}
     check_options("policy_kwargs.optimizer_kwargs", type(shapes.optimizer), optimizer_kwargs)
-    optimizer = decode_optimizer(shapes.optimizer, document["optimizer"], tensors)
-    normalization = decode_normalization(document["normalization"], tensors, model.observation_space)
-    weights = check_weights(shapes.state_dict(), tensors)
+    groups = require_keys("optimizers", {"critic": document.optimizer} | document.optimizers, shapes.optimizers)
+    optimizers = {
+        name: decode_optimizer(_path(name), optimizer, groups[name], tensors)
+        for name, optimizer in shapes.optimizers.items()
+    }
+    normalization = decode_normalization(document.normalization, tensors, model.observation_space)
+    weights = pop_weights(shapes.state_dict(), tensors)
     check_sizes(model, shapes, decoder.replacements)
-    return _Contents(model, weights, optimizer, normalization)
+    return _Contents(model, weights, optimizers, normalization)
+
+
+def _path(optimizer: str) -> str:
+    """Where a file has an optimiser."""
+    return "optimizer" if optimizer == "critic" else f"optimizers.{optimizer}"
 
 
 def _set_env(model: Any, env: GymEnv | str | None, contents: _Contents) -> None:

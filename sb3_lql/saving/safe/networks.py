@@ -9,10 +9,13 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_lql.langevin.policies import LangevinPolicy
-from sb3_lql.networks.critics import LEVEL_DIM
-from sb3_lql.saving.safe.arguments import MAX_CHAIN_LENGTH, MAX_LANGEVIN_STEPS
+from sb3_lql.saving.safe.arguments import own_counts
+from sb3_lql.saving.safe.files import pop_tensor
 
+#: Steps of a chain, one after the other: some seconds.
+MAX_CHAIN_LENGTH = 2_000
+#: Steps for one action, of all its chains.
+MAX_ACTION_STEPS = 100_000
 #: Most bytes that the draws and layers of the chains of one action may take, and those of a minibatch's update.
 MAX_ACTING = 2**28
 MAX_LEARNING = 2**31
@@ -20,10 +23,9 @@ MAX_LEARNING = 2**31
 _COPIES = 6
 #: Numbers that an n-step return takes for each of its steps: where it is, what it ends with, its reward and discount.
 _NUMBERS_PER_STEP = 10
-_PREFIX = "policy."
 
 
-def policy_on_meta(model: Any, n_tensors: int) -> LangevinPolicy:
+def policy_on_meta(model: Any, n_tensors: int) -> Any:
     """
     :param model: a model with arguments and spaces, without networks
     :param n_tensors: number of tensors in the file, which no network exceeds in layers
@@ -40,19 +42,14 @@ def policy_on_meta(model: Any, n_tensors: int) -> LangevinPolicy:
     policy_class = type("PolicyOnMeta", (model.policy_class,), dict(device=property(lambda _: meta)))
     try:
         with meta:
-            policy: LangevinPolicy = policy_class(
-                _not_sampled(model.observation_space),
-                model.action_space,
-                lambda _: 1.0,
-                # A copy, since a network that is passed in would follow the policy to that device, and lose its weights
-                **copy.deepcopy(arguments),
-            )
+            # A copy, since a network that is passed in would follow the policy to that device, and lose its weights
+            arguments = copy.deepcopy(arguments)
+            return policy_class(_not_sampled(model.observation_space), model.action_space, lambda _: 1.0, **arguments)
     except RuntimeError as error:
         raise ValueError(
             f"its networks cannot be built on PyTorch's device 'meta' ({error}): for networks of your own that cannot, "
             "use save and load"
         ) from error
-    return policy
 
 
 def _not_sampled(space: spaces.Space[Any]) -> spaces.Space[Any]:
@@ -66,36 +63,37 @@ def _not_sampled(space: spaces.Space[Any]) -> spaces.Space[Any]:
     return space
 
 
-def check_sizes(model: Any, policy: LangevinPolicy, chosen: Collection[str]) -> None:
+def check_sizes(model: Any, policy: Any, chosen: Collection[str]) -> None:
     """
     Few bytes of a file can ask for much memory and time in acting and learning, by numbers that are multiplied.
 
     :param model: a model with arguments and spaces
     :param policy: its policy, on any device
-    :param chosen: the arguments that whoever loads the file has chosen
+    :param chosen: the arguments that the caller of ``load_safe`` has chosen
     :raises ValueError: if an action or an update would take too much
     """
-    length, n_chains = policy.sampler.chain_length, model.n_action_samples
-    if "n_langevin_steps" not in chosen and length > MAX_CHAIN_LENGTH:
+    length, n_chains = policy.chain_length, model.n_action_samples
+    counts = [name for name in own_counts(model) if name != "n_action_samples"] or ["policy_kwargs"]
+    if length > MAX_CHAIN_LENGTH and not set(counts) & set(chosen):
         raise ValueError(
-            f"a chain takes {length} steps, and a file may ask for {MAX_CHAIN_LENGTH}: pass n_langevin_steps=... to "
-            "ask for more"
+            f"a chain takes {length} steps, and a file may ask for {MAX_CHAIN_LENGTH}: pass "
+            f"{' or '.join(f'{name}=...' for name in counts)} to ask for more"
         )
-    if "n_action_samples" not in chosen and length * n_chains > MAX_LANGEVIN_STEPS:
+    if "n_action_samples" not in chosen and length * n_chains > MAX_ACTION_STEPS:
         raise ValueError(
-            f"an action takes {n_chains} chains of {length} steps, and may take {MAX_LANGEVIN_STEPS} steps in a file: "
+            f"an action takes {n_chains} chains of {length} steps, and may take {MAX_ACTION_STEPS} steps in a file: "
             "pass n_action_samples=... to ask for more"
         )
-    n_inputs, n_critics = sum(policy.critic.input_parts), policy.n_critics
-    row = length * policy.action_dim + _COPIES * n_critics * (n_inputs + sum(policy.net_arch))
-    levels = _COPIES * n_critics * policy.sampler.n_levels * LEVEL_DIM
+    critic = policy.critic
+    row = length * policy.action_dim + _COPIES * (critic.n_critics * sum(critic.input_parts) + _n_outputs(policy))
+    tables = _COPIES * critic.n_critics * sum(table.numel() for table in critic.buffers())  # each critic embeds its own
     n_steps = max(model.n_steps, model.replay_buffer_kwargs.get("n_steps", 1))
     minibatch_row = row + _COPIES * spaces.flatdim(model.observation_space) + _NUMBERS_PER_STEP * n_steps
     for name, what, n_rows, numbers, largest in (
         ("n_action_samples", "an action", n_chains, row, MAX_ACTING),
         ("batch_size", "an update", model.batch_size, minibatch_row, MAX_LEARNING),
     ):
-        size = 4 * (n_rows * numbers + levels)
+        size = 4 * (n_rows * numbers + tables)
         if name not in chosen and size > largest:
             raise ValueError(
                 f"{name}={n_rows}, with these networks, observations, chains and returns, makes {what} of "
@@ -103,26 +101,33 @@ def check_sizes(model: Any, policy: LangevinPolicy, chosen: Collection[str]) -> 
             )
 
 
-def check_weights(expected: dict[str, th.Tensor], tensors: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
+def _n_outputs(policy: Any) -> int:
+    """Outputs of all layers for one row: as many as there are biases. Targets are never asked at the same time."""
+    targets = tuple(f"{name}_target." for name in policy.targets)
+    return sum(
+        value.numel()
+        for name, value in policy.named_parameters()
+        if name.endswith("bias") and not name.startswith(targets)
+    )
+
+
+def pop_weights(expected: dict[str, th.Tensor], tensors: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
     """
     :param expected: the policy's state dict, on any device
-    :param tensors: what is left of the file's
+    :param tensors: what is left of the file's, from which they are removed
     :return: a state dict
     :raises ValueError: if they are not the same in names, shapes and types, or hold values that no network has
     """
-    names = {_PREFIX + name for name in expected}
-    if names != tensors.keys():
-        missing, unknown = sorted(names - tensors.keys()), sorted(tensors.keys() - names)
-        raise ValueError(f"of the tensors, {reprlib.repr(missing)} are missing and {reprlib.repr(unknown)} too much")
-    for name, like in expected.items():
-        value = tensors[_PREFIX + name]
-        if (value.shape, value.dtype) != (like.shape, like.dtype):
-            raise ValueError(
-                f"the tensor {_PREFIX}{name} is {tuple(value.shape)} of {value.dtype}, not {tuple(like.shape)} of "
-                f"{like.dtype}"
-            )
-        if not value.isfinite().all():
-            raise ValueError(f"the tensor {_PREFIX}{name} holds values that are not finite")
-        if name.endswith(("running_var", "num_batches_tracked")) and (value < 0).any():
-            raise ValueError(f"the tensor {_PREFIX}{name} holds negative values")
-    return {name: tensors[_PREFIX + name] for name in expected}
+    weights = {
+        name: pop_tensor(
+            tensors,
+            f"policy.{name}",
+            like.dtype,
+            like.shape,
+            negative=not name.endswith(("running_var", "num_batches_tracked")),
+        )
+        for name, like in expected.items()
+    }
+    if tensors:
+        raise ValueError(f"the tensors {reprlib.repr(sorted(tensors))} are of nothing in its model")
+    return weights

@@ -1,20 +1,30 @@
 """``VecNormalize``'s settings and statistics as JSON and tensors, and back."""
 
-import math
 import reprlib
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from msgspec import Meta
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_lql.common.validation import check_flag, check_number
 from sb3_lql.saving.normalization import FLAGS, MOMENTS, NUMBERS, normalization_state
-from sb3_lql.saving.safe.files import fields
-from sb3_lql.saving.safe.values import Decoder, encode
+from sb3_lql.saving.safe.files import convert, pop_tensor
+from sb3_lql.saving.safe.values import Decoder, NonNegative, encode
 
 _PREFIX = "normalization."
+_Settings = msgspec.defstruct(
+    "Settings",
+    [
+        *((name, bool) for name in FLAGS),
+        # Infinity is no clipping
+        *((name, Annotated[float, Meta(ge=0.0)] if name.startswith("clip") else NonNegative) for name in NUMBERS),
+        ("norm_obs_keys", list[str] | None),
+    ],
+    forbid_unknown_fields=True,
+)
 
 
 def encode_normalization(env: VecNormalize | None, tensors: dict[str, th.Tensor]) -> dict[str, Any] | None:
@@ -46,15 +56,16 @@ def decode_normalization(
     if value is None:
         return None
     where = _PREFIX.rstrip(".")
-    settings = Decoder({}).decode(where, fields(where, value, [*FLAGS, *NUMBERS, "norm_obs_keys"]))
-    for name in FLAGS:
-        check_flag(_PREFIX + name, settings[name])
-    for name in NUMBERS:
-        if settings[name] != math.inf or not name.startswith("clip"):  # infinity is no clipping
-            check_number(_PREFIX + name, settings[name], low=0.0)
+    settings = msgspec.structs.asdict(convert(where, Decoder({}).decode(where, value), _Settings))
     shapes = _shapes(settings, observation_space, f"{_PREFIX}obs.mean" in tensors)
     statistics = {
-        f"{name}.{moment}": _take(f"{_PREFIX}{name}.{moment}", () if moment == "count" else shape, tensors)
+        f"{name}.{moment}": pop_tensor(
+            tensors,
+            f"{_PREFIX}{name}.{moment}",
+            th.float64,
+            () if moment == "count" else shape,
+            negative=moment == "mean",
+        ).numpy()
         for name, shape in shapes.items()
         for moment in MOMENTS
     }
@@ -68,7 +79,7 @@ def _shapes(
     keys = settings["norm_obs_keys"]
     if keys is not None:
         known = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
-        if not isinstance(keys, list) or not all(isinstance(known.get(key), spaces.Box) for key in keys):
+        if not all(isinstance(known.get(key), spaces.Box) for key in keys):
             raise ValueError(f"norm_obs_keys={reprlib.repr(keys)} must be keys of the observations {list(known)}")
         boxes = {f"obs.{index}": known[key] for index, key in enumerate(keys)}
     elif has_observations:
@@ -78,16 +89,3 @@ def _shapes(
     else:
         boxes = {}
     return {"ret": ()} | {name: tuple(box.shape or ()) for name, box in boxes.items()}
-
-
-def _take(name: str, shape: tuple[int, ...], tensors: dict[str, th.Tensor]) -> np.ndarray:
-    if name not in tensors:
-        raise ValueError(f"the tensor {name} is missing")
-    array: np.ndarray = tensors.pop(name).numpy()
-    if array.dtype != np.float64 or array.shape != shape:
-        raise ValueError(f"the tensor {name} is {array.shape} of {array.dtype}, not {shape} of float64")
-    if not np.isfinite(array).all():
-        raise ValueError(f"the tensor {name} holds values that are not finite")
-    if not name.endswith("mean") and (array < 0).any():
-        raise ValueError(f"the tensor {name} holds negative values")
-    return array

@@ -8,21 +8,24 @@ from typing import Any
 import torch as th
 from torch import nn
 
-from sb3_lql.saving.safe.files import fields
-from sb3_lql.saving.safe.values import Decoder, encode
+from sb3_lql.saving.safe.files import convert, pop_tensor, require_keys
+from sb3_lql.saving.safe.values import Decoder, Number, encode
 
 #: State without which a square root or a step count would go wrong if it were negative.
 NEVER_NEGATIVE = frozenset(
     {"acc_delta", "eta", "exp_avg_sq", "exp_inf", "max_exp_avg_sq", "mu", "mu_product", "square_avg", "step", "sum"}
 )
+#: State by index of the parameter, and options of each group.
+OptimizerState = tuple[dict[int, dict[str, th.Tensor]], list[dict[str, Any]]]
 #: Shape of a parameter to try an optimiser on, which no scalar has.
 _EXAMPLE_SHAPE = (2, 3)
 
 
-def encode_optimizer(optimizer: th.optim.Optimizer, tensors: dict[str, th.Tensor]) -> list[dict[str, Any]]:
+def encode_optimizer(path: str, optimizer: th.optim.Optimizer, tensors: dict[str, th.Tensor]) -> list[dict[str, Any]]:
     """
+    :param path: its name in the file
     :param optimizer: any
-    :param tensors: takes its state, as "optimizer.<index of the parameter>.<name>"
+    :param tensors: takes its state, as "<path>.<index of the parameter>.<name>"
     :return: the numbers among the options of its groups, for JSON; the others follow from its arguments
     :raises ValueError: if its state is not tensors
     """
@@ -34,52 +37,51 @@ def encode_optimizer(optimizer: th.optim.Optimizer, tensors: dict[str, th.Tensor
                     f"optimizer_class={type(optimizer).__name__} keeps {name}={reprlib.repr(value)}, and a safe file "
                     "can hold tensors only: use save."
                 )
-            tensors[f"optimizer.{index}.{name}"] = value
+            tensors[f"{path}.{index}.{name}"] = value
     groups = map(_numbers, state_dict["param_groups"])
     return [{name: encode(name, value, {}) for name, value in group.items()} for group in groups]
 
 
 def decode_optimizer(
-    optimizer: th.optim.Optimizer, groups: Any, tensors: dict[str, th.Tensor]
-) -> tuple[dict[int, dict[str, th.Tensor]], list[dict[str, Any]]]:
+    path: str, optimizer: th.optim.Optimizer, groups: Any, tensors: dict[str, th.Tensor]
+) -> OptimizerState:
     """
     Undo :func:`encode_optimizer`.
 
+    :param path: its name in the file
     :param optimizer: a new one for the same parameters, which may be on the device "meta"
     :param groups: what JSON says
     :param tensors: the file's, from which those of the optimiser are removed
     :return: the state by index of the parameter, and the options of each group
     :raises ValueError: if such an optimiser has another state, or other options
     """
-    if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
-        raise ValueError(f"optimizer={reprlib.repr(groups)} must be a list of {len(optimizer.param_groups)} groups")
+    if len(groups) != len(optimizer.param_groups):
+        raise ValueError(f"{path}={reprlib.repr(groups)} must be a list of {len(optimizer.param_groups)} groups")
     state: dict[int, dict[str, th.Tensor]] = {}
     options = []
     index = 0
     for place, (group, value) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
-        options.append(_decode_options(f"optimizer.{place}", group, value))
+        options.append(_decode_options(f"{path}.{place}", group, value))
         example = _example_state(optimizer, group | options[-1])
         for parameter in group["params"]:
-            own = {name: key for name in example if (key := f"optimizer.{index}.{name}") in tensors}
-            if own and own.keys() != example.keys():
-                raise ValueError(f"of the tensors optimizer.{index}, {sorted(example.keys() - own.keys())} are missing")
-            if own:
-                state[index] = {name: _take(key, example[name], parameter, tensors) for name, key in own.items()}
+            if any(f"{path}.{index}.{name}" in tensors for name in example):
+                state[index] = {
+                    name: _pop_state(f"{path}.{index}.{name}", like, parameter, tensors)
+                    for name, like in example.items()
+                }
             index += 1
     return state, options
 
 
-def load_optimizer(
-    optimizer: th.optim.Optimizer, state: dict[int, dict[str, th.Tensor]], options: list[dict[str, Any]]
-) -> None:
+def load_optimizer(optimizer: th.optim.Optimizer, state: OptimizerState) -> None:
     """
     :param optimizer: a new one
     :param state: as :func:`decode_optimizer` returns it
-    :param options: as :func:`decode_optimizer` returns them
     """
+    of_parameters, options = state
     groups = optimizer.state_dict()["param_groups"]
     groups = [group | numbers for group, numbers in zip(groups, options, strict=True)]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": of_parameters, "param_groups": groups})
 
 
 def check_options(name: str, optimizer_class: type[th.optim.Optimizer], options: Any) -> None:
@@ -91,15 +93,20 @@ def check_options(name: str, optimizer_class: type[th.optim.Optimizer], options:
     :param options: arguments for it
     :raises ValueError: if one is of another type than its default
     """
-    for option, value in fields(name, options, None).items():
-        parameter = inspect.signature(optimizer_class).parameters.get(option)
-        default = inspect.Parameter.empty if parameter is None else parameter.default
-        if default is inspect.Parameter.empty:  # unknown, or without a default: left to the optimiser
-            continue
-        is_flag = default is None or isinstance(default, bool)
-        fits = (isinstance(value, bool) or value is default) if is_flag else _is_like(value, default)
-        if not fits:
-            raise ValueError(f"{name}.{option}={reprlib.repr(value)} must be of the type of {default!r}")
+    parameters = inspect.signature(optimizer_class).parameters
+    for option, value in require_keys(name, options).items():
+        # One that is unknown, or without a default, is left to the optimiser
+        default = parameters[option].default if option in parameters else inspect.Parameter.empty
+        convert(f"{name}.{option}", value, _type_of(default))
+
+
+def _type_of(default: Any) -> Any:
+    """The type of an option; ``None`` stands for a flag that the optimiser sets itself."""
+    if default is None or isinstance(default, bool):
+        return bool | None if default is None else bool
+    if _is_number(default):
+        return Number
+    return tuple[(Number,) * len(default)] if _is_numbers(default) else Any  # type: ignore[misc]
 
 
 def _numbers(group: dict[str, Any]) -> dict[str, Any]:
@@ -116,19 +123,10 @@ def _is_numbers(value: Any) -> bool:
     return type(value) is tuple and all(_is_number(part) for part in value)
 
 
-def _is_like(value: Any, default: Any) -> bool:
-    if _is_numbers(default):
-        return type(value) in (list, tuple) and _is_numbers(tuple(value)) and len(value) == len(default)
-    return _is_number(value) if _is_number(default) else True
-
-
-def _decode_options(where: str, group: dict[str, Any], value: Any) -> dict[str, Any]:
+def _decode_options(path: str, group: dict[str, Any], value: Any) -> dict[str, Any]:
     usual = _numbers(group)
-    decoded = Decoder({}).decode(where, fields(where, value, list(usual)))
-    for name, option in decoded.items():
-        if not _is_like(option, usual[name]):
-            raise ValueError(f"{where}.{name}={reprlib.repr(option)} must be of the type of {usual[name]!r}")
-    return dict(decoded)
+    decoded = Decoder({}).decode(path, require_keys(path, value, usual))
+    return {name: convert(f"{path}.{name}", option, _type_of(usual[name])) for name, option in decoded.items()}
 
 
 def _example_state(optimizer: th.optim.Optimizer, options: dict[str, Any]) -> dict[str, th.Tensor]:
@@ -144,15 +142,7 @@ def _example_state(optimizer: th.optim.Optimizer, options: dict[str, Any]) -> di
     return dict(example.state[parameter])
 
 
-def _take(name: str, example: th.Tensor, parameter: nn.Parameter, tensors: dict[str, th.Tensor]) -> th.Tensor:
-    tensor = tensors.pop(name)
-    like_parameter = tuple(example.shape) == _EXAMPLE_SHAPE
-    shape, dtype = (parameter.shape, parameter.dtype) if like_parameter else (example.shape, example.dtype)
-    if (tensor.shape, tensor.dtype) != (shape, dtype):
-        raise ValueError(f"the tensor {name} is {tuple(tensor.shape)} of {tensor.dtype}, not {tuple(shape)} of {dtype}")
-    if not tensor.isfinite().all():
-        raise ValueError(f"the tensor {name} holds values that are not finite")
-    real = th.view_as_real(tensor) if tensor.is_complex() else tensor
-    if name.rpartition(".")[2] in NEVER_NEGATIVE and (real < 0).any():
-        raise ValueError(f"the tensor {name} holds negative values")
-    return tensor.clone()  # in memory of its own, not the file's
+def _pop_state(name: str, example: th.Tensor, parameter: nn.Parameter, tensors: dict[str, th.Tensor]) -> th.Tensor:
+    like = parameter if tuple(example.shape) == _EXAMPLE_SHAPE else example
+    negative = name.rpartition(".")[2] not in NEVER_NEGATIVE
+    return pop_tensor(tensors, name, like.dtype, like.shape, negative).clone()  # in memory of its own, not the file's

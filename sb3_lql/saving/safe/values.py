@@ -2,22 +2,30 @@
 
 import math
 import reprlib
-from typing import Any
+import sys
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+from msgspec import Meta
 from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.type_aliases import TrainFreq
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 
-from sb3_lql.common.validation import check_count, check_number
+from sb3_lql.common.validation import check_number
 from sb3_lql.saving.safe.allowlist import CLASSES, NOISES, SCHEDULES, is_simple_linear
-from sb3_lql.saving.safe.files import fields
+from sb3_lql.saving.safe.files import convert, require_keys
 
 #: Integers beyond are of no use to anybody.
 MAX_INTEGER = 2**63 - 1
-#: Types of flat arrays, and of what a noise returns.
-_FLOATS = {"float16": np.float16, "float32": np.float32, "float64": np.float64}
+Integer = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+#: Of something that there is.
+Count = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
+#: A finite number.
+Number = Integer | Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+NonNegative = Annotated[int, Meta(ge=0, le=MAX_INTEGER)] | Annotated[float, Meta(ge=0.0, le=sys.float_info.max)]
+#: The type of a flat array, and of what a noise returns.
+FloatType = Literal["float16", "float32", "float64"]
 
 
 def encode(path: str, value: Any, custom: dict[str, Any]) -> Any:
@@ -32,7 +40,7 @@ def encode(path: str, value: Any, custom: dict[str, Any]) -> Any:
     if isinstance(value, (np.bool_, np.integer, np.floating)):
         plain = bool if isinstance(value, np.bool_) else int if isinstance(value, np.integer) else float
         return encode(path, plain(value), custom)
-    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.name in _FLOATS:
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.name in get_args(FloatType):
         return {"$array": [value.dtype.name, value.tolist()]}
     if isinstance(value, int):
         return value
@@ -113,13 +121,10 @@ class Decoder:
             return tuple(self.decode(path, content))
         if tag == "$float" and content in ("inf", "-inf"):
             return float(content)
-        if tag == "$class" and isinstance(content, str):
-            classes = CLASSES.get(path.rpartition(".")[2], {})
-            if content in classes:
-                return classes[content]
-            raise ValueError(f"{path} names {reprlib.repr(content)}, and may name {', '.join(sorted(classes))}")
-        if tag == "$array" and isinstance(content, list) and len(content) == 2:
-            return _decode_array(path, *self.decode(path, content))
+        if tag == "$class":
+            return _named(path, content, CLASSES.get(path.rpartition(".")[2], {}))
+        if tag == "$array":
+            return _decode_array(path, self.decode(path, content))
         if tag in ("$schedule", "$noise"):
             return self._decode_object(path, content, SCHEDULES if tag == "$schedule" else NOISES)
         if tag == "$custom" and content == path:
@@ -129,18 +134,22 @@ class Decoder:
         raise ValueError(f"{path}={reprlib.repr({tag: content})} is of no kind that is known")
 
     def _decode_object(self, path: str, content: Any, table: dict[str, tuple[type, dict[str, str]]]) -> Any:
-        name = fields(path, content, None).get("class")
-        if not isinstance(name, str) or name not in table:
-            raise ValueError(f"{path} names {reprlib.repr(name)}, and may name {', '.join(table)}")
-        known, attributes = table[name]
-        is_noise = table is NOISES
-        fields(path, content, ["class", *attributes, *(["dtype"] if is_noise else [])])
-        parts = {part: self.decode(f"{path}.{part}", value) for part, value in content.items() if part != "class"}
-        for part in parts.keys() - {"dtype"}:
-            _check_part(f"{path}.{part}", parts[part])
-        if is_noise:
-            parts["dtype"] = _float_type(path, parts["dtype"])
+        known, attributes = _named(path, require_keys(path, content).get("class"), table)
+        of_noise = ["dtype"] if table is NOISES else []
+        require_keys(path, content, ["class", *attributes, *of_noise])
+        parts = {part: self.decode(f"{path}.{part}", content[part]) for part in attributes}
+        for part, value in parts.items():
+            _check_part(f"{path}.{part}", value)
+        for part in of_noise:
+            parts[part] = np.dtype(convert(f"{path}.{part}", content[part], FloatType)).type
         return known(**parts)
+
+
+def _named(path: str, name: Any, table: dict[str, Any]) -> Any:
+    """What a table holds by that name."""
+    if not isinstance(name, str) or name not in table:
+        raise ValueError(f"{path} names {reprlib.repr(name)}, and may name {', '.join(sorted(table))}")
+    return table[name]
 
 
 def _check_part(path: str, value: Any) -> None:
@@ -153,34 +162,10 @@ def _check_part(path: str, value: Any) -> None:
         check_number(path, number, low, low_excluded=part == "end_fraction")
 
 
-def _float_type(path: str, name: Any) -> Any:
-    if not isinstance(name, str) or name not in _FLOATS:
-        raise ValueError(f"{path} is of type {reprlib.repr(name)}, and may be of {', '.join(_FLOATS)}")
-    return _FLOATS[name]
-
-
-def _decode_array(path: str, type_name: Any, values: Any) -> np.ndarray:
-    if not isinstance(values, list):
-        raise ValueError(f"{path} holds {reprlib.repr(values)}, and must hold a list of numbers")
-    numbers = [check_number(path, value) for value in values]
+def _decode_array(path: str, content: Any) -> np.ndarray:
+    dtype, numbers = convert(path, content, tuple[FloatType, list[Number]])
     with np.errstate(over="ignore"):
-        array = np.array(numbers, _float_type(path, type_name))
+        array = np.array(numbers, dtype)
     if not np.isfinite(array).all():
-        raise ValueError(f"{path} has numbers beyond {type_name}")
+        raise ValueError(f"{path} has numbers beyond {dtype}")
     return array
-
-
-def check_integer(name: str, value: Any, low: int = 0, high: int = MAX_INTEGER) -> int:
-    """
-    :param name: the value's name
-    :param value: what JSON says
-    :param low: smallest value allowed
-    :param high: largest value allowed
-    :return: the value
-    :raises TypeError: if it is not an integer
-    :raises ValueError: if it is out of range
-    """
-    number = check_count(name, value, low)
-    if number > high:
-        raise ValueError(f"{name} is an integer of {number.bit_length()} bits, above {high}, the most that is taken")
-    return number

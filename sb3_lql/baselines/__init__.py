@@ -1,0 +1,6 @@
+"""The algorithms that the paper compares with."""
+
+from sb3_lql.baselines.dpmd import DPMD
+from sb3_lql.baselines.sdac import SDAC
+
+__all__ = ["DPMD", "SDAC"]

@@ -1,0 +1,185 @@
+"""SDAC and DPMD: numbers of the authors' code, and which losses reach which networks."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch as th
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+
+from sb3_lql.baselines import DPMD, SDAC
+
+TINY: dict[str, Any] = dict(
+    policy_kwargs=dict(net_arch=[16]), buffer_size=500, learning_starts=20, batch_size=8, seed=0, device="cpu"
+)
+#: alpha after so many updates.
+TEMPERATURES = {1: 4.96512, 250: 4.96512, 251: 4.93049, 1_000: 4.86198, 10_000: 3.79925, 58_000: 1.48145}
+
+
+@pytest.fixture(params=[SDAC, DPMD], ids=["SDAC", "DPMD"])
+def algorithm(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def random_batch(model: Any, n: int = 8) -> ReplayBufferSamples:
+    th.manual_seed(1)
+    dim = model.policy.action_dim
+    obs = model.observation_space.shape[0]
+    return ReplayBufferSamples(
+        th.randn(n, obs), 2 * th.rand(n, dim) - 1, th.randn(n, obs), (th.rand(n, 1) < 0.2).float(), th.randn(n, 1), None
+    )
+
+
+@pytest.mark.parametrize("env", ["Pendulum-v1", "Reacher-v5"])
+def test_temperature_falls_as_the_authors(algorithm: Any, env: str) -> None:
+    """The same for any number of action coordinates, as Adam is scale-free."""
+    model = algorithm("MlpPolicy", env, **TINY)
+    optimizer = model.policy.optimizers["temperature"]
+    optimizer.param_groups[0]["lr"] = model.temperature_learning_rate
+    found = {}
+    for update in range(1, max(TEMPERATURES) + 1):
+        if (update - 1) % model.temperature_interval == 0:
+            model._n_updates = update
+            (loss,) = list(steps_of_temperature(model))
+            optimizer.zero_grad()
+            loss.value.backward()
+            optimizer.step()
+        if update in TEMPERATURES:
+            found[update] = model.temperature.item()
+    assert found == pytest.approx(TEMPERATURES, rel=2e-5)
+
+
+def steps_of_temperature(model: Any) -> Any:
+    from sb3_lql.diffusion.temperature import TemperatureAlgorithm
+
+    return TemperatureAlgorithm._after_td_step(model, None, None, None)  # type: ignore[arg-type]
+
+
+def test_sdac_weights_are_the_authors() -> None:
+    """q = (1, 2, 3) at alpha = 5."""
+    model: Any = SDAC("MlpPolicy", "Pendulum-v1", n_guesses=3, **TINY)
+    q_values = th.tensor([1.0, 2.0, 3.0])
+    model.critic.q_values = lambda features, actions: q_values.view(1, 3, 1).expand(2, -1, -1)
+    weights = model._weights(th.zeros(1, 3), th.zeros(3, 1, 1))
+    assert weights.flatten().tolist() == pytest.approx([0.0900306, 0.244728, 0.665241], rel=1e-5)
+    with th.no_grad():
+        model.policy.log_temperature.fill_(math.log(0.983780))
+    weights = model._weights(th.zeros(1, 3), th.zeros(3, 1, 1))
+    assert weights.flatten().tolist() == pytest.approx([3.826e-5, 0.00616626, 0.993795], rel=1e-3)
+
+
+def test_sdac_loss_is_the_authors() -> None:
+    """epsilon = 0.5, e = (-1, 0, 2), q = (1, 2, 3), alpha = 5, 3 draws: 0.586848."""
+    model: Any = SDAC("MlpPolicy", "Pendulum-v1", **TINY)
+    model.policy.denoiser.forward = lambda features, x, t: th.full_like(x, 0.5)
+    guesses = th.tensor([-1.0, 0.0, 2.0]).view(3, 1, 1)
+    weights = th.tensor([1.0, 2.0, 3.0]).softmax(dim=0).view(3, 1)
+    loss = model._weighted_denoising_loss(th.zeros(1, 3), th.zeros(1, 1), th.zeros(1, dtype=th.long), guesses, weights)
+    assert loss.item() == pytest.approx(0.586848, rel=1e-5)
+
+
+@pytest.mark.parametrize(("as_meant", "expected"), [(False, [4.48169, 4.48169]), (True, [1.28403, 1.64872])])
+def test_dpmd_weights_and_running_moments_are_the_authors(as_meant: bool, expected: list[float]) -> None:
+    """q = (10, 12), mean 8, deviation 4, alpha = 2; then 8.003 and 3.997."""
+    model: Any = DPMD("MlpPolicy", "Pendulum-v1", standardize_as_meant=as_meant, **TINY)
+    with th.no_grad():
+        model.policy.log_temperature.fill_(math.log(2.0))
+    model.policy.q_mean.fill_(8.0)
+    model.policy.q_std.fill_(4.0)
+    model.critic.q_values = lambda features, actions: th.tensor([10.0, 12.0]).view(1, 2, 1).expand(2, -1, -1)
+    weights = model._weights(th.zeros(2, 3), th.zeros(2, 1))
+    assert weights.tolist() == pytest.approx(expected, rel=1e-5)
+    assert [model.policy.q_mean.item(), model.policy.q_std.item()] == pytest.approx([8.003, 3.997], rel=1e-6)
+    if as_meant:  # squared errors (1, 4)
+        errors = th.tensor([[1.0], [2.0]])
+        model.policy.denoiser.forward = lambda features, x, t: errors
+        t = th.zeros(2, dtype=th.long)
+        loss = model._weighted_denoising_loss(th.zeros(2, 3), th.zeros(2, 1), t, th.zeros(2, 1), weights)
+        assert loss.item() == pytest.approx(3.93946, rel=1e-5)
+
+
+def test_a_repeated_critic_step_moves_a_parameter_by_twice_the_learning_rate() -> None:
+    model: Any = DPMD("MlpPolicy", "Pendulum-v1", **TINY).learn(20)
+    before = [parameter.clone() for parameter in model.critic.parameters()]
+    model.train(1, 8)
+    moved = th.cat([(new - old).abs().flatten() for new, old in zip(model.critic.parameters(), before, strict=True)])
+    assert moved.max().item() == pytest.approx(2 * 3e-4, rel=1e-3)
+
+
+def test_the_denoiser_learns_at_every_other_update_beginning_with_the_first(algorithm: Any) -> None:
+    model = algorithm("MlpPolicy", "Pendulum-v1", **TINY | dict(learning_starts=1_000)).learn(30)
+    changed = []
+    for _ in range(4):
+        before = {name: value.clone() for name, value in model.policy.state_dict().items()}
+        model.train(1, 8)
+        now = model.policy.state_dict()
+        names = ("critic.layers.0.weight", "denoiser.network.0.weight", "denoiser_target.network.0.weight")
+        changed.append([not th.equal(before[name], now[name]) for name in names])
+    assert changed == [[True, True, True], [True, False, False]] * 2
+
+
+def test_losses_reach_their_own_networks_only(algorithm: Any) -> None:
+    model = algorithm("MlpPolicy", "Pendulum-v1", **TINY)
+    model._n_updates = 1
+    batch = random_batch(model)
+    next_actions = model._next_actions(batch)
+    assert not next_actions.requires_grad
+    losses = [*model._before_td_step(batch), *model._after_td_step(batch, th.zeros(2, 8, 1), next_actions)]
+    assert [loss.optimizer for loss in losses] == ["actor", "temperature"]
+    for loss in losses:
+        model.policy.zero_grad()
+        loss.value.backward()
+        reached = {
+            name.split(".")[0] for name, parameter in model.policy.named_parameters() if parameter.grad is not None
+        }
+        assert reached == {"actor": {"denoiser"}, "temperature": {"log_temperature"}}[loss.optimizer]
+
+
+@pytest.mark.parametrize("path", ["model.zip"])
+def test_all_that_it_learned_is_saved(algorithm: Any, tmp_path: Path, path: str) -> None:
+    model = algorithm("MlpPolicy", "Pendulum-v1", **TINY).learn(30)
+    model.save(tmp_path / path)
+    loaded = algorithm.load(tmp_path / path, device="cpu")
+    assert model.temperature < 5.0
+    for name, value in model.policy.state_dict().items():
+        assert th.equal(value, loaded.policy.state_dict()[name]), name
+    for name, optimizer in model.policy.optimizers.items():
+        assert len(optimizer.state) == len(loaded.policy.optimizers[name].state) > 0
+    obs = model.observation_space.sample()
+    assert (model.predict(obs, deterministic=True)[0] == loaded.predict(obs, deterministic=True)[0]).all()
+
+
+def test_a_checkpoint_resumes_bit_for_bit(algorithm: Any, tmp_path: Path) -> None:
+    model = algorithm("MlpPolicy", "Pendulum-v1", **TINY).learn(30)
+    model.save_checkpoint(tmp_path)
+    model.train(3, 8)
+    resumed = algorithm.load_checkpoint(tmp_path, env="Pendulum-v1", device="cpu")
+    resumed.train(3, 8)
+    for name, value in model.policy.state_dict().items():
+        assert th.equal(value, resumed.policy.state_dict()[name]), name
+
+
+def test_actions_that_are_stored_have_the_noise_of_the_temperature_and_predicted_ones_stay_in_the_box(
+    algorithm: Any,
+) -> None:
+    """At first its standard deviation is half of the box."""
+    model = algorithm("MlpPolicy", "Pendulum-v1", **TINY | dict(buffer_size=400)).learn(400)
+    stored = th.as_tensor(model.replay_buffer.actions[30:400]).flatten()
+    assert (stored.abs() > 1).any()
+    actions = model.predict(model.replay_buffer.observations[:200, 0])[0]
+    assert all(model.action_space.contains(action) for action in actions)
+
+
+def test_number_of_parameters_is_that_of_table_2() -> None:
+    """On Humanoid-v4 (376, 17): 707,395, of which the critics have 465,410."""
+    from gymnasium import spaces
+
+    from sb3_lql.diffusion.policies import DiffusionPolicy
+    from sb3_lql.diffusion.process import DiffusionProcess, linear_schedule
+
+    policy = DiffusionPolicy(
+        spaces.Box(-1, 1, (376,)), spaces.Box(-1, 1, (17,)), lambda _: 1e-3, DiffusionProcess(linear_schedule(20, 0.8))
+    )
+    critic, denoiser = (sum(p.numel() for p in net.parameters()) for net in (policy.critic, policy.denoiser))
+    assert (critic, critic + denoiser) == (465_410, 707_395)
