@@ -141,13 +141,7 @@ class CheckedVecEnv(VecEnvWrapper):
 
 
 class _Unnormalized:
-    """
-    Stands between ``VecNormalize`` and its environments while it steps, where values are not yet clipped.
-
-    :param venv: the environments
-    :param checked: the wrapper that checks them
-    :param normalization: the ``VecNormalize``
-    """
+    """Stands between ``VecNormalize`` and its environments while it steps, where values are not yet clipped."""
 
     def __init__(self, venv: VecEnv, checked: CheckedVecEnv, normalization: VecNormalize) -> None:
         self._venv, self._checked, self._normalization = venv, checked, normalization
@@ -193,16 +187,7 @@ def _std(running: RunningMeanStd, normalization: VecNormalize) -> Any:
 def _parts(
     observations: Any, infos: Iterable[dict[str, Any]], space: spaces.Space[Any], n_envs: int
 ) -> Iterator[tuple[str, str | None, Any]]:
-    """
-    The parts of a step's observations, and of the last observations of episodes that ended.
-
-    :param observations: a batch
-    :param infos: of the same step
-    :param space: of one observation
-    :param n_envs: size of the batch
-    :return: names, keys and values; one part without a key if the space is not a ``Dict``
-    :raises ValueError: for a missing key or a wrong shape
-    """
+    """Names, keys and values of the parts of a step's observations, and of the last ones of episodes that ended."""
     yield from _parts_of("observation", observations, space, (n_envs,))
     for info in infos:
         if info.get("terminal_observation") is not None:

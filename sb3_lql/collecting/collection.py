@@ -150,9 +150,7 @@ class CollectionMixin(OffPolicyAlgorithm):
     def _store_last_step(self, step: dict[str, Any]) -> None:
         """
         Store the step at which a callback stopped SB3, which returns without storing it: the next ``learn`` would store
-        a transition from before this step to after the next one.
-
-        :param step: the local variables of ``collect_rollouts``
+        a transition from before this step to after the next one. ``step`` holds the local variables of SB3's loop.
         """
         infos, dones, noise = step["infos"], step["dones"], step["action_noise"]
         self._update_info_buffer(infos, dones)
@@ -210,11 +208,7 @@ class CollectionMixin(OffPolicyAlgorithm):
             first_update = missing if reset_num_timesteps else self.num_timesteps + missing
             self._learning_starts_shift = first_update - self.learning_starts
             if self.verbose >= 1:
-                when = (
-                    f"after {missing} steps of the policy, when the replay buffer holds learning_starts transitions"
-                    if missing
-                    else "at once"
-                )
+                when = f"after {missing} steps, once learning_starts transitions are stored" if missing else "at once"
                 print(  # noqa: T201
                     f"Continuing after {self._n_updates} updates: no random warm-up; updates resume {when}."
                 )

@@ -55,10 +55,7 @@ class ReplayMixin(OffPolicyAlgorithm):
             )
 
     def _new_replay_buffer(self) -> ReplayBuffer:
-        """
-        :return: an empty replay buffer
-        :raises ValueError: if it does not fit into memory, or needs environments to compute rewards and there are none
-        """
+        """An empty replay buffer; a ``ValueError`` if memory or the environments that it needs are missing."""
         buffer_class = self.replay_buffer_class
         assert buffer_class is not None
         kwargs = dict(self.replay_buffer_kwargs)

@@ -25,12 +25,7 @@ def n_used_steps(buffer: ReplayBuffer) -> int:
 
 
 class _BufferPickler(pickle.Pickler):
-    """
-    Pickles a buffer without its arrays, which :attr:`arrays` collects: of arrays with a row per step, the rows in use.
-
-    :param file: where to write the rest
-    :param buffer: the buffer to pickle
-    """
+    """Pickles a buffer without its arrays; :attr:`arrays` collects them, without rows that were never used."""
 
     def __init__(self, file: io.BytesIO, buffer: ReplayBuffer) -> None:
         # No reference cycle: the garbage collector would release its arrays in any order
@@ -45,12 +40,8 @@ class _BufferPickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Pickle arrays out of band."""
-        if (
-            type(obj) not in (np.ndarray, np.memmap)
-            or obj.dtype.hasobject
-            or obj.ndim == 0
-            or not obj.flags.c_contiguous
-        ):
+        is_array = type(obj) in (np.ndarray, np.memmap)
+        if not is_array or obj.dtype.hasobject or obj.ndim == 0 or not obj.flags.c_contiguous:
             return NotImplemented
         n_used = self.n_used.get(len(obj), len(obj))
         if obj[n_used:].any():  # an unrelated array of the same length

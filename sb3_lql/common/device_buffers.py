@@ -32,11 +32,6 @@ class _Table:
     """
     Named fields of every environment's steps, initially zero. All fields of one dtype share one tensor of shape
     (n_steps * n_envs, width), so that writing and reading take one operation per dtype, not per field.
-
-    :param n_steps: capacity in steps
-    :param n_envs: rows per step
-    :param fields: shape and dtype by name
-    :param device: where to store it
     """
 
     def __init__(

@@ -40,22 +40,10 @@ def center_and_half_range(box: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
 
 
 def running_std(running: RunningMeanStd, epsilon: float) -> Any:
-    """
-    :param running: statistics of ``VecNormalize``
-    :param epsilon: its small constant
-    :return: the standard deviation by which it divides, an array or a number
-    """
+    """The standard deviation by which ``VecNormalize`` divides, an array or a number."""
     return np.sqrt(running.var + epsilon)
 
 
 def standardize(values: th.Tensor, mean: th.Tensor | float, std: th.Tensor | float, clip: float) -> th.Tensor:
-    """
-    ``VecNormalize``'s formula, on tensors.
-
-    :param values: observations or rewards
-    :param mean: their running mean; zero for rewards
-    :param std: as :func:`running_std` returns it
-    :param clip: largest magnitude of the result
-    :return: of the same shape
-    """
+    """``VecNormalize``'s formula on tensors, with a ``mean`` of zero for rewards and :func:`running_std` as ``std``."""
     return ((values - mean) / std).clamp(-clip, clip)

@@ -93,40 +93,37 @@ def as_numbers(name: str, values: Any, remedy: str) -> np.ndarray:
     return array
 
 
-def check_finite(name: str, values: Any, remedy: str, largest: float) -> None:
+def check_finite(name: str, values: Any, remedy: str, largest: float) -> np.ndarray:
     """
     :param name: name for errors
     :param values: an array, a list or a tensor of any shape
     :param remedy: advice for errors
     :param largest: largest magnitude allowed, above that of 16-bit integers
+    :return: the same, as an array of numbers
     :raises ValueError: if a value is not a number, NaN, infinite or too large
     """
     numbers = as_numbers(name, values, remedy)
-    if numbers.dtype.kind != "f":
-        if numbers.dtype.itemsize <= 2:  # images
-            return
-        numbers = numbers.astype(np.float64)  # the magnitude of the smallest integer overflows
-    if (good := np.abs(numbers) <= largest).all():
-        return
+    if numbers.dtype.kind != "f" and numbers.dtype.itemsize <= 2:  # images
+        return numbers
+    # As floats, since the magnitude of the smallest integer overflows
+    magnitudes = np.abs(numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64))
+    if (good := magnitudes <= largest).all():
+        return numbers
     index = tuple(int(i) for i in np.argwhere(~good)[0])
     raise ValueError(f"{name}{list(index) if index else ''} is {numbers[index]}. {remedy}")
 
 
-def check_observation(observation: Any, remedy: str) -> Any:
+def check_observation(observation: Any, remedy: str, name: str = "observation") -> Any:
     """
     :param observation: an observation or a batch, or a dictionary of them
     :param remedy: advice for errors
+    :param name: name for errors
     :return: the same, as arrays of numbers
     :raises ValueError: if a value is not finite, or larger than :data:`LARGEST_OBSERVATION`
     """
     if isinstance(observation, dict):
-        return {key: _checked(f"observation[{key!r}]", values, remedy) for key, values in observation.items()}
-    return _checked("observation", observation, remedy)
-
-
-def _checked(name: str, observation: Any, remedy: str) -> np.ndarray:
-    check_finite(name, observation, remedy, LARGEST_OBSERVATION)
-    return as_numbers(name, observation, remedy)
+        return {key: check_observation(part, remedy, f"{name}[{key!r}]") for key, part in observation.items()}
+    return check_finite(name, observation, remedy, LARGEST_OBSERVATION)
 
 
 def check_off_policy_arguments(model: OffPolicyAlgorithm) -> None:

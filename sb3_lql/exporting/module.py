@@ -100,7 +100,8 @@ class PolicyModule(nn.Module):
         :return: dtypes and shapes by name, in the order of the arguments; the dynamic size is "batch"
         :raises ValueError: if a key of the observations is also the name of a draw
         """
-        types = {name: _batch_of(part) for name, part in _parts(self.observation_space).items()}
+        parts = _parts(self.observation_space).items()
+        types: dict[str, InputType] = {name: (_dtype(part), ("batch", *(part.shape or ()))) for name, part in parts}
         drawn = self.inputs_drawn()
         for name in types.keys() & drawn.keys():
             raise ValueError(f"the observations' key {name!r} is the name of another input: rename it")
@@ -190,10 +191,6 @@ def _make_normalizers(vec_normalize: VecNormalize | None, space: spaces.Space[An
 
 def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {OBSERVATIONS: space}
-
-
-def _batch_of(space: spaces.Space[Any]) -> InputType:
-    return _dtype(space), ("batch", *(space.shape or ()))
 
 
 def _dtype(space: spaces.Space[Any]) -> th.dtype:

@@ -1,4 +1,4 @@
-"""Activations with their derivatives, for gradients that need no autograd graph."""
+"""Activations with their derivatives, for gradients without autograd."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ def mish(x: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     Mish, ``x * tanh(softplus(x))``, and its derivative, from one exponential.
 
     With ``u = exp(x)`` and ``n = u * (u + 2)``: ``tanh(softplus(x)) = n / (n + 2)``, whose derivative is
-    ``4 * (n - u) / (n + 2)**2``. Works in place: on a CPU, memory traffic is what an activation costs.
+    ``4 * (n - u) / (n + 2)**2``. Works in place, since memory traffic dominates the cost of an activation on a CPU.
     """
     u = x.clamp(max=20.0).exp_()  # tanh(softplus(20)) is 1 in float32, and u**4 stays finite
     n = th.addcmul(2.0 * u, u, u)
@@ -51,9 +51,7 @@ _VALUE_AND_DERIVATIVE: dict[type[nn.Module], ValueAndDerivative] = {
 
 def value_and_derivative(activation: nn.Module) -> ValueAndDerivative | None:
     """
-    The closed form of an activation module, or ``None`` where none is known.
-
-    :param activation: an elementwise activation
-    :return: a function from pre-activations to values and derivatives
+    :param activation: an elementwise activation module
+    :return: its closed form, or ``None`` if none is known
     """
     return _VALUE_AND_DERIVATIVE.get(type(activation))

@@ -1,4 +1,4 @@
-"""The ensemble of Q-networks and its gradient in the action."""
+"""The ensemble of Q-networks and its gradient with respect to the action."""
 
 import math
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from torch import nn
 from sb3_lql.networks.activations import ValueAndDerivative, value_and_derivative
 from sb3_lql.networks.matmul import PackedWeight
 
-#: From actions of shape (batch, action_dim) and a noise level to the gradient of Q there, of the same shape.
+#: Maps actions of shape (batch, action_dim) and a noise level to the gradient of Q, of the same shape.
 ActionGradient = Callable[[th.Tensor, int], th.Tensor]
 
-#: Size of the sinusoidal code of a noise level, and of the embedding made of it.
+#: Size of the sinusoidal code of a noise level, and of its embedding.
 LEVEL_DIM = 16
 
 
@@ -28,7 +28,8 @@ class EnsembleLinear(nn.Module):
     """
     ``n_members`` independent linear layers, evaluated as one batched matrix product in the precision of its input.
 
-    Weights start as a normal truncated at two standard deviations of 1/sqrt(in_features), biases at zero.
+    Weights are initialised from a normal of standard deviation 1/sqrt(in_features), truncated at two of them; biases at
+    zero.
 
     :param n_members: size of the ensemble
     :param in_features: input size
@@ -80,7 +81,7 @@ def sinusoidal_levels(n_levels: int, dim: int = LEVEL_DIM) -> th.Tensor:
 
 class LevelEncoder(nn.Module):
     """
-    Embeds all noise levels, for each critic its own way: sinusoidal code, Linear(16, 32), Mish, Linear(32, 16).
+    Embeds all noise levels, separately for each critic: sinusoidal code, Linear(16, 32), Mish, Linear(32, 16).
 
     :param n_critics: size of the ensemble
     :param n_levels: number of noise levels
@@ -100,7 +101,7 @@ class LevelEncoder(nn.Module):
 
     def forward(self, dtype: th.dtype = th.float32) -> th.Tensor:
         """
-        :param dtype: in which to compute
+        :param dtype: computation dtype
         :return: embeddings of all levels, shape (n_critics, n_levels, 16)
         """
         embeddings: th.Tensor = self.net(self.codes.to(dtype))
@@ -109,16 +110,15 @@ class LevelEncoder(nn.Module):
 
 class EnsembleCritic(BaseModel):
     """
-    Q(s, a) or, when noise-conditioned, Q(s, a, sigma_l): ``n_critics`` networks on top of one features extractor.
-
-    The networks' input is ``[features, action, level embedding]``.
+    Q(s, a) or, when noise-conditioned, Q(s, a, sigma_l): ``n_critics`` networks on one features extractor, with the
+    input ``[features, action, level embedding]``.
 
     :param observation_space: observation space
     :param action_space: action space
-    :param net_arch: sizes of the hidden layers; empty for a Q linear in its input
-    :param features_extractor: network that turns observations into features
+    :param net_arch: sizes of the hidden layers; empty for a linear Q
+    :param features_extractor: maps observations to features
     :param features_dim: number of features
-    :param activation_fn: makes the activation after each hidden layer; parameters it has are shared by the critics
+    :param activation_fn: activation after each hidden layer; the critics share its parameters, if any
     :param normalize_images: divide images by 255
     :param n_critics: number of Q-networks
     :param n_noise_levels: number of noise levels ``L``; ``None`` for a critic without noise conditioning
@@ -148,7 +148,7 @@ class EnsembleCritic(BaseModel):
         self.n_noise_levels = n_noise_levels
         self.level_encoder = None if n_noise_levels is None else LevelEncoder(n_critics, n_noise_levels)
         level_dim = 0 if n_noise_levels is None else LEVEL_DIM
-        #: Sizes of the three parts of the networks' input.
+        #: Sizes of the three parts of the input.
         self.input_parts = [features_dim, get_action_dim(action_space), level_dim]
         sizes = [sum(self.input_parts), *net_arch, 1]
         self.layers = nn.ModuleList(
@@ -169,7 +169,7 @@ class EnsembleCritic(BaseModel):
         :param actions: actions in [-1, 1], shape (batch, action_dim)
         :param noise_level: 0 (sigma_max) ... L-1 (sigma_min, the default), int tensor of shape (batch,) or one int
         :return: Q-values, shape (n_critics, batch, 1)
-        :raises ValueError: if a noise level is given to a critic that has none
+        :raises ValueError: if a noise level is given to a critic without noise conditioning
         """
         return self.q_values(self.features(obs), actions, noise_level)
 
@@ -177,7 +177,7 @@ class EnsembleCritic(BaseModel):
         self, features: th.Tensor, actions: th.Tensor, noise_level: th.Tensor | int | None = None
     ) -> th.Tensor:
         """
-        The same as :meth:`forward`, from features.
+        :meth:`forward` from features.
 
         :param features: shape (batch, features_dim)
         :param actions: actions in [-1, 1], shape (batch, action_dim)
@@ -194,7 +194,7 @@ class EnsembleCritic(BaseModel):
 
     @property
     def has_closed_form_gradient(self) -> bool:
-        """Whether :meth:`action_gradient` needs no autograd: the layers and activations are those that it knows."""
+        """Whether :meth:`action_gradient` needs no autograd, since it knows all layers and activations."""
         return (
             type(self).q_values is EnsembleCritic.q_values
             and all(type(layer) is EnsembleLinear for layer in self.layers)
@@ -203,22 +203,22 @@ class EnsembleCritic(BaseModel):
 
     @property
     def exact_dtype(self) -> th.dtype:
-        """The most precise that the networks can compute in: float64, or float32 for a few devices and modules."""
+        """The highest precision of the networks: float64, or float32 for a few devices and modules."""
         casts = type(self).q_values is EnsembleCritic.q_values and all(type(x) is EnsembleLinear for x in self.layers)
         float32_only = any(True for _ in self.activations.parameters()) or self.device.type == "mps"
         return th.float64 if casts and not float32_only else th.float32
 
     def action_gradient(self, features: th.Tensor, bfloat16: bool = False) -> ActionGradient:
         """
-        The gradient of the sum of all critics in the action, to be called at many actions for the same features. It is
-        computed in their precision.
+        The gradient of the sum of all critics with respect to the action, for many actions with the same features, in
+        the dtype of these.
 
-        Whatever does not depend on the action is computed here, once for a whole chain. The gradient itself needs
-        no graph where it has a closed form, and is left to :func:`torch.func.grad` elsewhere.
+        What does not depend on the action is computed here, once for a whole chain. The gradient itself needs no
+        autograd where :attr:`has_closed_form_gradient`; elsewhere it is :func:`torch.func.grad`.
 
         :param features: shape (batch, features_dim)
-        :param bfloat16: multiply the hidden layers in bfloat16, where the gradient has a closed form
-        :return: function of (actions, noise level) to gradients, both of shape (batch, action_dim)
+        :param bfloat16: multiply the hidden layers in bfloat16, in the closed form
+        :return: maps (actions, noise level) to gradients; both of shape (batch, action_dim)
         """
         if not self.has_closed_form_gradient:
             return self._autograd_action_gradient(features)
@@ -232,7 +232,7 @@ class EnsembleCritic(BaseModel):
         from_level = None if self.level_encoder is None else th.bmm(self.level_encoder(dtype), level_weight)
         if not hidden:
             return lambda actions, noise_level: action_weight.mT.sum(dim=0).expand_as(actions)
-        # The products with actions are small, and the last levels' steps too: they are never of bfloat16
+        # Products with actions never use bfloat16: they are small, and so are the steps at the last levels
         packed_action_weight = PackedWeight(action_weight)
         weights, biases = zip(*(layer.parameters_in(dtype) for layer in hidden), strict=True)
         packed_weights = [PackedWeight(weight, bfloat16) for weight in weights[:-1]]
@@ -247,7 +247,7 @@ class EnsembleCritic(BaseModel):
                 slopes.append(slope)
                 if index < len(packed_weights):  # the Q-value itself is not needed
                     x = packed_weights[index].matmul(value, biases[index])
-            # Backwards from dQ/dx of the last layer, which is its weight, through slopes and weights to the action
+            # Backwards from dQ/dx of the last layer, which is its weight
             backward = last_weight * slopes.pop()
             for slope, weight in zip(reversed(slopes), reversed(packed_weights), strict=True):
                 backward = weight.matmul_transposed(backward) * slope
@@ -258,14 +258,14 @@ class EnsembleCritic(BaseModel):
     def _autograd_action_gradient(self, features: th.Tensor) -> ActionGradient:
         def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
             level = None if self.level_encoder is None else noise_level
-            # func.grad works where autograd is switched off, as it is in predict
+            # func.grad also works under no_grad, as in predict
             result: th.Tensor = th.func.grad(lambda a: self.q_values(features, a, level).sum())(actions)
             return result
 
         return gradient
 
     def _embed(self, noise_level: th.Tensor | int | None, actions: th.Tensor) -> th.Tensor | None:
-        """:return: for each action, shape (n_critics, batch, 16), or ``None`` without noise conditioning"""
+        """Level embeddings, shape (n_critics, batch, 16), or ``None`` without noise conditioning."""
         if self.level_encoder is None:
             if noise_level is not None:
                 raise ValueError(
@@ -277,23 +277,18 @@ class EnsembleCritic(BaseModel):
         if isinstance(noise_level, th.Tensor):
             return embeddings[:, noise_level]
         level = embeddings.shape[1] - 1 if noise_level is None else noise_level
-        # Not len(actions), which exporters would take for a constant
+        # Not len(actions), which is a constant to exporters
         return embeddings[:, level, None].expand(-1, actions.shape[0], -1)
 
 
 def _counted_from_zero(obs: PyTorchObs, space: spaces.Space[Any]) -> PyTorchObs:
-    """
-    :param obs: observations
-    :param space: what they are of
-    :return: the same, with those of ``Discrete`` and ``MultiDiscrete`` less their ``start``: SB3's one-hot code takes
-        them as if they began at zero
-    """
+    """Subtract ``start`` from ``Discrete`` and ``MultiDiscrete`` observations: SB3's one-hot code ignores it."""
     if isinstance(obs, dict):
         assert isinstance(space, spaces.Dict)
         return {key: cast(th.Tensor, _counted_from_zero(part, space[key])) for key, part in obs.items()}
     if isinstance(space, spaces.Discrete) and space.start != 0:
         return obs.long() - int(space.start)
     if isinstance(space, spaces.MultiDiscrete) and np.any(space.start):
-        # Column by column: a tensor of the starts would have to be copied to the device, which no recording can
+        # Column by column: CUDA graphs cannot capture the copy of a tensor of starts to the device
         return th.stack([obs[:, index].long() - int(start) for index, start in enumerate(space.start)], dim=1)
     return obs

@@ -226,7 +226,7 @@ def test_what_does_not_fit_is_refused(tiny: dict[str, Any], tmp_path: Path) -> N
         LQL.load_checkpoint(tmp_path, make_env(normalized=True))
     with pytest.raises(ValueError, match="Observation spaces do not match"):
         LQL.load_checkpoint(tmp_path, make_vec_env("MountainCarContinuous-v0", 2))
-    with pytest.raises(ValueError, match="this model has no env"):
+    with pytest.raises(ValueError, match="This model has no env"):
         LQL.load(checkpoint / "model.zip").save_checkpoint(tmp_path)
 
 
