@@ -32,7 +32,7 @@ def main() -> None:
 
     rows = []
     for algorithm, chain in CHAINS:
-        # One critic, of the reward itself: the law is exp(w * reward)
+        # One critic, of the reward itself: the distribution is exp(w * reward)
         single: dict[str, Any] = dict(reward_scale=1.0, policy_kwargs=dict(n_critics=1))
         model = algorithm("MlpPolicy", "MultimodalBandit-v0", **single, **chain)
         measured = []

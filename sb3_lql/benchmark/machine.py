@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch as th
 
 import sb3_lql
@@ -54,12 +55,11 @@ def hardware(device: str) -> dict[str, Any]:
     :param device: PyTorch's name of the device that is computed on
     :return: the processor, its cores, PyTorch's threads, the memory in GB and the device's name
     """
-    page_size, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
     return {
         "host": platform.node(),
         "processor": processor(),
         "cores": os.cpu_count(),
-        "memory_gb": round(page_size * pages / 1e9, 1),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "threads": th.get_num_threads(),
         "device": device_name(device),
     }

@@ -1,4 +1,4 @@
-"""The commands that compare runs of ``sb3-lql bandit``: pictures and tables, and distances from Boltzmann laws."""
+"""The commands that compare runs of ``sb3-lql bandit`` in pictures and tables, and samplers by their distances."""
 
 import argparse
 import json

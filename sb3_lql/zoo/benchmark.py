@@ -1,8 +1,6 @@
 """``sb3-lql benchmark``: compare algorithms on tasks, over seeds, and show what came of it."""
 
 import argparse
-import dataclasses
-import json
 import shlex
 import shutil
 import sys
@@ -10,17 +8,16 @@ from collections import Counter
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import rl_zoo3
 from filelock import FileLock, Timeout
 
 from sb3_lql.benchmark.comparison.agents import save_agents
 from sb3_lql.benchmark.comparison.cluster import run_all
-from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_json, status_of, write_json
+from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_json, status_of, write_plan
 from sb3_lql.benchmark.comparison.report import write_report
-from sb3_lql.benchmark.comparison.spec import Run, Spec, read_spec
-from sb3_lql.benchmark.comparison.training import Listener, train
+from sb3_lql.benchmark.comparison.spec import Run, read_spec
+from sb3_lql.benchmark.comparison.training import train
 from sb3_lql.zoo.registry import hyperparams_file, register
 
 
@@ -73,7 +70,7 @@ def _run(args: argparse.Namespace) -> None:
     device = args.device or ("auto" if args.gpus_per_run else "cpu")
     try:
         with FileLock(results / ".lock", timeout=0):
-            _write_plan(spec, results)
+            write_plan(spec, results, shlex.join(["sb3-lql", "benchmark", *sys.argv[1:]]))
             run_all(
                 runs,
                 results,
@@ -104,41 +101,11 @@ def _describe(statuses: Collection[str]) -> str:
     return f"{text}. The same command {' and '.join(todo)}." if todo else f"{text}."
 
 
-def _train(run: Run, folder: Path, listener: Listener, *, device: str, n_threads: int) -> None:
+def _train(run: Run, folder: Path, *, device: str, n_threads: int) -> None:
     """Train one run in a process of its own, where the RL Zoo does not know our algorithms yet."""
     register()
     config = run.algorithm.config or hyperparams_file(run.algorithm.algo)
-    train(
-        run,
-        folder,
-        config=None if config is None else str(config),
-        device=device,
-        n_threads=n_threads,
-        listener=listener,
-    )
-
-
-def _write_plan(spec: Spec, results: Path) -> None:
-    """Record what is to be run, for the report. More may join a benchmark; nothing in it changes."""
-    plan: dict[str, Any] = {
-        "name": spec.name,
-        "command": shlex.join(["sb3-lql", "benchmark", *sys.argv[1:]]),
-        "algorithms": [algorithm.label for algorithm in spec.algorithms],
-        "tasks": list(spec.tasks),
-        "seeds": list(spec.seeds),
-        "evaluations": spec.n_evaluations,
-        "runs": [run.name for run in spec.runs()],
-        "settings": json.loads(json.dumps({run.name: dataclasses.asdict(run) for run in spec.runs()})),
-        "commands": {run.name: run.command for run in spec.runs()},
-    }
-    before = read_json(results / PLAN_FILE)
-    changed = [name for name, run in before.get("settings", {}).items() if plan["settings"].get(name) != run]
-    if changed:
-        raise ValueError(
-            f"{results} holds other runs, such as {changed[0]}: pass another --results. To the same one, algorithms, "
-            "tasks and seeds can be added."
-        )
-    write_json(results / PLAN_FILE, plan)
+    train(run, folder, config=None if config is None else str(config), device=device, n_threads=n_threads)
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +17,8 @@ pytest.importorskip("ray")
 
 from filelock import FileLock
 
-from sb3_lql.benchmark.comparison.cluster import ProgressDisplay
+from sb3_lql.benchmark.comparison import cluster
+from sb3_lql.benchmark.comparison.records import RUN_FILE, write_json
 from sb3_lql.benchmark.comparison.spec import Algorithm, Run
 from sb3_lql.zoo.benchmark import _describe, benchmark
 from sb3_lql.zoo.registry import register
@@ -249,15 +249,42 @@ def test_two_processes_do_not_share_a_folder(
         assert "another process writes to" in refusal_of(["run", "spec.yml"], monkeypatch, capsys)
 
 
-def test_run_whose_worker_never_lives_is_recorded_as_failed(tmp_path: Path) -> None:
-    """Also where it dies so early that it was never seen to begin."""
+def test_run_whose_worker_never_lives_is_recorded_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it dies so early that it was never seen to begin; and others are not kept from their turn."""
+    monkeypatch.setattr(cluster, "MAX_RESTARTS", 1)
+    runs = [Run(Algorithm("LQL", "lql"), "Pendulum-v1", seed, 100, 5, 2) for seed in (1, 2)]
+
+    def die(run: Run, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lives.txt").open("a") as file:
+            file.write("x")
+        os._exit(1)
+
+    cluster.run_all(runs, tmp_path, die)
+    output = capsys.readouterr().out
+    for run in runs:
+        folder = tmp_path / "runs" / run.name
+        assert (folder / "lives.txt").read_text() == "xx"
+        failed = json.loads((folder / "run.json").read_text())
+        assert failed["status"] == "failed"
+        assert "its worker died 2 times" in failed["error"]
+        assert f"{run.name}: failed: " in output
+
+
+def test_display_shows_how_far_runs_are(tmp_path: Path) -> None:
     run = Run(Algorithm("LQL", "lql"), "Pendulum-v1", 1, 100, 5, 2)
-    display = ProgressDisplay({run.name: run}, n_finished=2, folder=tmp_path)
-    display.setup()
-    trial: Any = SimpleNamespace(config={"name": run.name}, get_error=lambda: MemoryError("out of memory"))
-    display.on_trial_error(0, [trial], trial)
-    display.on_experiment_end([trial])
-    failed = json.loads((tmp_path / run.name / "run.json").read_text())
-    assert failed["status"] == "failed"
-    assert "out of memory" in failed["error"]
-    assert display.progress.tasks[0].completed == 3
+    evaluations = [{"deterministic": {"returns": [-1.0, -2.0]}}]
+    display = cluster.ProgressDisplay([run], 2, tmp_path)
+    display.update([run])
+    assert len(display.progress.tasks) == 1
+    (tmp_path / run.name).mkdir(parents=True)
+    write_json(tmp_path / run.name / RUN_FILE, {"attempts": [{}], "evaluations": evaluations, "status": "running"})
+    display.update([run])
+    everything, bar = display.progress.tasks
+    assert (everything.completed, everything.total) == (2, 3)
+    assert (bar.completed, bar.total, bar.fields["note"]) == (1, 6, "return -1.5")
+    display.end(run)
+    assert display.progress.tasks == [everything]
+    assert everything.completed == 3

@@ -1,4 +1,4 @@
-"""How close Langevin samplers come to the Boltzmann law that they name."""
+"""How close Langevin samplers come to the Boltzmann distribution that they name."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,13 +8,19 @@ import numpy as np
 import torch as th
 
 from sb3_lql.benchmark.bandit.chains import normal_starts
-from sb3_lql.benchmark.bandit.distributions import boltzmann_law, draw_cells, histogram, kl_divergence, total_variation
+from sb3_lql.benchmark.bandit.distributions import (
+    boltzmann_distribution,
+    draw_cells,
+    histogram,
+    kl_divergence,
+    total_variation,
+)
 from sb3_lql.benchmark.bandit.landscape import Landscape
 from sb3_lql.benchmark.tables import markdown_table
 from sb3_lql.envs.multimodal_bandit import BOUND
 from sb3_lql.langevin.sampler import LangevinSampler, annealed_step_sizes
 
-#: The largest ``w`` whose law the grid resolves: see :data:`~sb3_lql.benchmark.bandit.distributions.POINTS_PER_CELL`.
+#: The largest ``w`` whose distribution the grid resolves with its ``POINTS_PER_CELL``.
 LARGEST_W = 500
 
 #: Names of the samplers, by whether they are annealed and whether they normalise the score.
@@ -29,7 +35,7 @@ SAMPLERS = {
 def step_size(inverse_temperature: float, normalize_score: bool = False) -> float:
     """
     (Last) step size of chains: that of table 6 for those that normalise the score; for those that do not, small enough
-    for the chain's law to be near exp(w * Q).
+    for the chain's distribution to be near exp(w * Q).
 
     Small beside the curvature of w * Q: a step of 0.005 / w takes 0.005 / 2 / 0.15² = 11 % of the way to the centre of
     a high mode. And small beside the box: whatever the noise of a step takes out of it is put on its border.
@@ -57,12 +63,12 @@ def measure_distances(
     :param landscape: Q
     :param n_actions: number of actions
     :param seed: seed of all draws
-    :param inverse_temperatures: ``w`` of the laws
+    :param inverse_temperatures: ``w`` of the distributions
     :param chain_lengths: steps of a chain, multiples of the number of noise levels
     :param longest_plain_chain: steps after which plain chains with the score as it is are measured, too
     :return: one dictionary for each distance: ``sampler``, ``steps``, ``inverse_temperature``, ``total_variation``,
         ``kl_divergence`` and ``on_border``, the share of actions on the border of the box; the first ones are of
-        independent draws from the law itself
+        independent draws from the distribution itself
     :raises ValueError: if a number is out of range
     """
     n_levels = len(landscape.sigmas)
@@ -79,9 +85,9 @@ def measure_distances(
     starts = th.as_tensor(normal_starts(n_actions, seed) / BOUND, dtype=th.float32).clamp(-1, 1)
     q_values = landscape.on_grid(landscape.last_level)
     for w in sorted(set(inverse_temperatures)):
-        law = boltzmann_law(q_values, w)
-        shares = draw_cells(law, n_actions, seed)
-        yield _distance("independent draws", 0, w, shares, law, on_border=0.0)
+        distribution = boltzmann_distribution(q_values, w)
+        shares = draw_cells(distribution, n_actions, seed)
+        yield _distance("independent draws", 0, w, shares, distribution, on_border=0.0)
         for (annealed, normalized), name in SAMPLERS.items():
             if annealed and landscape.last_level == 0:
                 continue
@@ -91,18 +97,18 @@ def measure_distances(
             chains = _annealed_chains if annealed else _plain_chains
             for steps, actions in chains(landscape, starts, sorted(lengths), w, normalized, seed):
                 on_border = float((actions.abs() == 1).any(dim=1).double().mean())
-                yield _distance(name, steps, w, histogram(BOUND * actions.numpy()), law, on_border)
+                yield _distance(name, steps, w, histogram(BOUND * actions.numpy()), distribution, on_border)
 
 
 def _distance(
-    sampler: str, steps: int, w: float, shares: np.ndarray, law: np.ndarray, on_border: float
+    sampler: str, steps: int, w: float, shares: np.ndarray, distribution: np.ndarray, on_border: float
 ) -> dict[str, Any]:
     return {
         "sampler": sampler,
         "steps": steps,
         "inverse_temperature": w,
-        "total_variation": total_variation(shares, law),
-        "kl_divergence": kl_divergence(shares, law),
+        "total_variation": total_variation(shares, distribution),
+        "kl_divergence": kl_divergence(shares, distribution),
         "on_border": on_border,
     }
 

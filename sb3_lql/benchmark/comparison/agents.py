@@ -44,7 +44,7 @@ def save_agents(results: Path, output: Path) -> list[Path]:
     for name in read_json(results / PLAN_FILE).get("runs", []):
         record = read_json(results / "runs" / name / RUN_FILE)
         if record.get("status") == "finished" and record["evaluations"]:
-            groups[record["algorithm"], record["task"]].append((_score(record), name, record))
+            groups[record["algorithm"], record["task"]].append((_mean_return(record), name, record))
     if not groups:
         raise ValueError(f"{results} has no finished run: finish one with `sb3-lql benchmark run`.")
     folders = []
@@ -92,12 +92,12 @@ def _card(record: dict[str, Any], runs: list[tuple[float, str, dict[str, Any]]],
         n_seeds=len(runs),
         n_episodes=record["n_eval_episodes"],
         updates=last["updates"],
-        seeds=", ".join(f"{other['seed']}: {score:.1f}" for score, _, other in runs),
+        seeds=", ".join(f"{other['seed']}: {mean:.1f}" for mean, _, other in runs),
         versions=", ".join(f"{name} {version}" for name, version in record["versions"].items()),
     )
 
 
-def _score(record: dict[str, Any]) -> float:
+def _mean_return(record: dict[str, Any]) -> float:
     return float(np.mean(record["evaluations"][-1]["deterministic"]["returns"]))
 
 

@@ -86,14 +86,14 @@ def average(values: Sequence[float] | np.ndarray) -> Average | None:
     return Average(float(np.mean(values)), deviation, len(values))
 
 
-def scores(runs: Sequence[RunResult], mode: str, step: int) -> list[float]:
+def mean_returns(runs: Sequence[RunResult], mode: str, step: int) -> list[float]:
     """
     :param runs: runs of an algorithm on a task
     :param mode: how actions are chosen
     :param step: number of the evaluation
     :return: mean returns of the runs that have got that far
     """
-    return [score for run in runs if (score := run.score(mode, step)) is not None]
+    return [found for run in runs if (found := run.mean_return(mode, step)) is not None]
 
 
 def normalized_scores(
@@ -110,13 +110,13 @@ def normalized_scores(
     :return: by algorithm, shape (n_complete_seeds, n_tasks)
     """
     tasks = [task for task in comparison.tasks if task in normalizers]
-    found = {(run.algorithm, run.task, run.seed): run.score(mode, step) for run in comparison.runs}
+    found = {(run.algorithm, run.task, run.seed): run.mean_return(mode, step) for run in comparison.runs}
     matrices = {}
     for algorithm in comparison.algorithms:
         rows = []
         for seed in comparison.seeds:
             row = [(task, found.get((algorithm, task, seed))) for task in tasks]
-            complete = [normalizers[task].score(score) for task, score in row if score is not None]
+            complete = [normalizers[task].score(mean) for task, mean in row if mean is not None]
             if tasks and len(complete) == len(tasks):
                 rows.append(complete)
         matrices[algorithm] = np.array(rows).reshape(len(rows), len(tasks))

@@ -132,12 +132,12 @@ def _curve(
     width, alpha = (1.8, 1.0) if len(runs) == 1 else (0.7, 0.4)
     for run in runs:
         updates = [evaluation.updates / unit for evaluation in run.evaluations]
-        scores = [evaluation.score(mode) for evaluation in run.evaluations]
-        axes.plot(updates, scores, color=colour, linestyle=style, linewidth=width, alpha=alpha)
+        returns = [evaluation.mean_return(mode) for evaluation in run.evaluations]
+        axes.plot(updates, returns, color=colour, linestyle=style, linewidth=width, alpha=alpha)
     # The same seeds all along a mean, so that no seed's end makes a step in it
     furthest = [run.evaluations for run in runs if len(run.evaluations) == length]
     if len(furthest) > 1:
-        values = np.array([[evaluation.score(mode) for evaluation in evaluations] for evaluations in furthest])
+        values = np.array([[evaluation.mean_return(mode) for evaluation in evaluations] for evaluations in furthest])
         updates = np.mean([[evaluation.updates / unit for evaluation in run] for run in furthest], axis=0)
         axes.plot(updates, values.mean(axis=0), color=colour, linestyle=style, linewidth=1.8)
         axes.fill_between(updates, *mean_interval(values, n_bootstrap), color=colour, alpha=0.18, linewidth=0)

@@ -1,16 +1,51 @@
 """The files in which a benchmark and its runs are recorded."""
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sb3_lql.benchmark.comparison.spec import Run
+import msgspec
+
+from sb3_lql.benchmark.comparison.spec import Run, Spec
 from sb3_lql.common.files import atomic_write
+
+Form = TypeVar("Form")
 
 #: In a results folder, what was planned; the folders of the runs lie below ``runs``.
 PLAN_FILE = "benchmark.json"
 #: In a run's folder, all that is known of it.
 RUN_FILE = "run.json"
+
+
+def write_plan(spec: Spec, results: Path, command: str) -> None:
+    """
+    Record what is to be run, for the report.
+
+    :param spec: the benchmark
+    :param results: its results folder
+    :param command: the command that runs it
+    :raises ValueError: if the folder has other runs: more may join a benchmark, but none may change
+    """
+    plan: dict[str, Any] = {
+        "name": spec.name,
+        "command": command,
+        "algorithms": [algorithm.label for algorithm in spec.algorithms],
+        "tasks": list(spec.tasks),
+        "seeds": list(spec.seeds),
+        "evaluations": spec.n_evaluations,
+        "runs": [run.name for run in spec.runs()],
+        "settings": json.loads(json.dumps({run.name: dataclasses.asdict(run) for run in spec.runs()})),
+        "commands": {run.name: run.command for run in spec.runs()},
+    }
+    before = read_json(results / PLAN_FILE)
+    changed = [name for name, run in before.get("settings", {}).items() if plan["settings"].get(name) != run]
+    if changed:
+        raise ValueError(
+            f"{results} holds other runs, such as {changed[0]}: pass another --results. To the same one, algorithms, "
+            "tasks and seeds can be added."
+        )
+    write_json(results / PLAN_FILE, plan)
 
 
 def unstarted(run: Run) -> dict[str, Any]:
@@ -30,6 +65,17 @@ def unstarted(run: Run) -> dict[str, Any]:
         "evaluations": [],
         "attempts": [],
     }
+
+
+def record_failure(run: Run, folder: Path, error: str) -> None:
+    """
+    :param run: a run that failed
+    :param folder: the run's folder
+    :param error: why
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    known = unstarted(run) | read_json(folder / RUN_FILE)
+    write_json(folder / RUN_FILE, known | {"status": "failed", "error": error})
 
 
 def status_of(folder: Path) -> str:
@@ -55,6 +101,19 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds a {type(content).__name__}, not a mapping.")
     return content
+
+
+def read_as(form: type[Form], path: Path) -> Form:
+    """
+    :param form: a class of msgspec's
+    :param path: a file
+    :return: what it holds
+    :raises ValueError: if it holds something else, naming where
+    """
+    try:
+        return msgspec.convert(read_json(path), form)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -1,18 +1,16 @@
 """Returns that scores are normalised by, and numbers published elsewhere, each with its source."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import yaml
+import msgspec
 
 #: The file that comes with the package.
 REFERENCES = Path(__file__).with_name("references.yml")
 
 
-@dataclass(frozen=True)
-class Anchor:
+class Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
     A return that others are measured by.
 
@@ -21,11 +19,10 @@ class Anchor:
     """
 
     value: float
-    source: str
+    source: Annotated[str, msgspec.Meta(min_length=1)]
 
 
-@dataclass(frozen=True)
-class Normalizer:
+class Normalizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
     The returns of a task that count as 0 and as 100.
 
@@ -36,6 +33,11 @@ class Normalizer:
     random: Anchor
     reference: Anchor
 
+    def __post_init__(self) -> None:
+        low, high = self.random.value, self.reference.value
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"random={low} and reference={high} must be finite, and the reference above")
+
     def score(self, value: float) -> float:
         """
         :param value: a return
@@ -44,8 +46,7 @@ class Normalizer:
         return 100 * (value - self.random.value) / (self.reference.value - self.random.value)
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
     A number that others have published.
 
@@ -60,13 +61,12 @@ class Published:
     method: str
     metric: str
     tasks: tuple[str, ...]
-    value: str
+    value: str | float
     budget: str
     source: str
 
 
-@dataclass(frozen=True)
-class References:
+class References(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
     The content of the file.
 
@@ -82,32 +82,9 @@ def load_references(path: Path = REFERENCES) -> References:
     """
     :param path: a YAML file with ``normalizers`` and ``published``
     :return: its content
-    :raises ValueError: if the file says something else
+    :raises ValueError: if the file says something else, naming where
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        normalizers = {
-            task: Normalizer(
-                _anchor(f"{task}: random", entry["random"]), _anchor(f"{task}: reference", entry["reference"])
-            )
-            for task, entry in content["normalizers"].items()
-        }
-        published = tuple(_published(entry) for entry in content["published"])
-    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is no file of references: {error!r}.") from error
-    for task, normalizer in normalizers.items():
-        if normalizer.random.value >= normalizer.reference.value:
-            raise ValueError(f"{path}: {task}: the reference must be above the return of random actions.")
-    return References(normalizers, published)
-
-
-def _anchor(name: str, entry: dict[str, Any]) -> Anchor:
-    value, source = float(entry["value"]), str(entry["source"] or "")
-    if not math.isfinite(value) or not source:
-        raise ValueError(f"{name} needs a finite value and a source")
-    return Anchor(value, source)
-
-
-def _published(entry: dict[str, Any]) -> Published:
-    texts = {name: str(value) for name, value in entry.items() if name != "tasks"}
-    return Published(tasks=tuple(entry["tasks"]), **texts)
+        return msgspec.yaml.decode(path.read_bytes(), type=References)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ValueError(f"{path} is no file of references: {error}.") from error

@@ -1,12 +1,12 @@
 """What the runs of a benchmark have left in its results folder."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
 
-from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_json
+from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_as
 from sb3_lql.benchmark.comparison.spec import N_PROGRESS_POINTS, slug
 
 #: The two ways that actions are chosen in an evaluation, and what they are.
@@ -16,75 +16,123 @@ MODES = {
 }
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Episodes(msgspec.Struct, frozen=True):
+    """
+    The episodes of an evaluation in one mode.
+
+    :param returns: their returns
+    """
+
+    returns: Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
+
+
+class Evaluation(msgspec.Struct, frozen=True):
     """
     One evaluation of an agent.
 
+    :param fraction: progress of the training after its random steps
     :param updates: updates before it, the paper's iterations
     :param training_seconds: time of the training before it, without evaluations
-    :param returns: return of each episode, by mode
+    :param deterministic: episodes in this one of :data:`MODES`
+    :param stochastic: episodes in the other
     """
 
+    fraction: float
     updates: int
     training_seconds: float
-    returns: dict[str, tuple[float, ...]]
+    deterministic: Episodes
+    stochastic: Episodes
 
-    def score(self, mode: str) -> float:
+    def mean_return(self, mode: str) -> float:
         """
         :param mode: one of :data:`MODES`
         :return: mean return over the episodes
         """
-        return float(np.mean(self.returns[mode]))
+        return float(np.mean(getattr(self, mode).returns))
 
 
-@dataclass(frozen=True)
-class RunResult:
+class Machine(msgspec.Struct, frozen=True):
+    """What :func:`~sb3_lql.benchmark.machine.hardware` says of a machine."""
+
+    processor: str
+    cores: int | None
+    memory_gb: float
+    device: str
+    threads: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.processor}, {self.cores} cores, {self.memory_gb} GB; device {self.device}, "
+            f"threads of a run: {self.threads}"
+        )
+
+
+class Attempt(msgspec.Struct, frozen=True):
     """
-    One run that was planned.
+    One start of a run, or one resumption.
+
+    :param hardware: what it ran on; None in files of before this was recorded
+    """
+
+    hardware: Machine | None = None
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """
+    One run that was planned. What follows the command is known once its agent is built.
 
     :param task: environment's id
     :param algorithm: label of the algorithm
     :param seed: seed of the run
     :param status: ``"missing"`` (not begun), ``"running"`` (or stopped), ``"finished"`` or ``"failed"``
     :param error: traceback of one that failed
+    :param attempts: its starts and resumptions
+    :param evaluations: evaluation ``k`` of ``n`` at the fraction ``k / n`` of the steps, as far as the run has got
+    :param command: the command that trains the same agent by itself
+    :param machine: what it began on
     :param n_timesteps: environment steps
     :param learning_starts: those of them before the first update
     :param n_eval_episodes: episodes of an evaluation in each mode
     :param n_parameters: trained parameters of each network
     :param versions: versions of the software
-    :param hardware: what it ran on
-    :param n_attempts: how often it was started or resumed
-    :param command: the command that trains the same agent by itself
-    :param evaluations: evaluation ``k`` of ``n`` at the fraction ``k / n`` of the steps, as far as the run has got
     """
 
     task: str
     algorithm: str
     seed: int
-    status: str = "missing"
-    error: str = ""
+    status: Literal["missing", "running", "finished", "failed"]
+    error: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    command: str = ""
+    machine: Machine | None = msgspec.field(default=None, name="hardware")
     n_timesteps: int = 0
     learning_starts: int = 0
     n_eval_episodes: int = 0
-    n_parameters: dict[str, int] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    hardware: str = ""
-    n_attempts: int = 0
-    command: str = ""
-    evaluations: tuple[Evaluation, ...] = ()
+    n_parameters: dict[str, int] = msgspec.field(default_factory=dict, name="parameters")
+    versions: dict[str, str] = {}
 
-    def score(self, mode: str, step: int) -> float | None:
+    @property
+    def hardware(self) -> str:
+        """What it ran on, in the order of its attempts; empty if its agent was never built."""
+        if self.machine is None:
+            return ""
+        return "; then ".join(dict.fromkeys(str(attempt.hardware or self.machine) for attempt in self.attempts))
+
+    def mean_return(self, mode: str, step: int) -> float | None:
         """
         :param mode: one of :data:`MODES`
         :param step: number of the evaluation, from 0
         :return: mean return over its episodes, or None if the run has not got that far
         """
-        return self.evaluations[step].score(mode) if step < len(self.evaluations) else None
+        return self.evaluations[step].mean_return(mode) if step < len(self.evaluations) else None
 
 
-@dataclass(frozen=True)
-class Comparison:
+#: Task, folder's name of the algorithm, seed.
+RunName = Annotated[str, msgspec.Meta(pattern=r".+/.+/\d+$")]
+
+
+class Comparison(msgspec.Struct, frozen=True):
     """
     What was planned and what has come of it.
 
@@ -94,7 +142,9 @@ class Comparison:
     :param tasks: environments' ids
     :param seeds: seeds of every algorithm on every task
     :param n_evaluations: evaluations of a run, besides the one before the first update
-    :param runs: all planned runs
+    :param run_names: folders of all planned runs
+    :param commands: the command of each
+    :param runs: what has come of them
     """
 
     name: str
@@ -102,8 +152,10 @@ class Comparison:
     algorithms: tuple[str, ...]
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
-    n_evaluations: int
-    runs: tuple[RunResult, ...]
+    n_evaluations: Annotated[int, msgspec.Meta(ge=1)] = msgspec.field(name="evaluations")
+    run_names: tuple[RunName, ...] = msgspec.field(name="runs")
+    commands: dict[str, str] = {}
+    runs: tuple[RunResult, ...] = msgspec.field(default=(), name="results")  # not in the file
 
     @property
     def begun(self) -> list[RunResult]:
@@ -133,79 +185,25 @@ def read_results(folder: Path) -> Comparison:
     path = folder / PLAN_FILE
     if not path.is_file():
         raise ValueError(f"{folder} has no {PLAN_FILE}: pass the results folder of `sb3-lql benchmark run`.")
-    plan = read_json(path)
-    try:
-        labels = {slug(label): label for label in plan["algorithms"]}
-        n_evaluations = int(plan["evaluations"])
-        runs = []
-        for name in plan["runs"]:
-            task, folder_name, seed = name.rsplit("/", 2)
-            run = RunResult(task, labels[folder_name], int(seed), command=plan.get("commands", {}).get(name, ""))
-            file = folder / "runs" / name / RUN_FILE
-            runs.append(_read_run(run, file, n_evaluations) if file.is_file() else run)
-        comparison = Comparison(
-            name=plan["name"],
-            command=plan["command"],
-            algorithms=tuple(plan["algorithms"]),
-            tasks=tuple(plan["tasks"]),
-            seeds=tuple(plan["seeds"]),
-            n_evaluations=n_evaluations,
-            runs=tuple(runs),
+    plan = read_as(Comparison, path)
+    runs = tuple(_read_run(name, folder / "runs" / name / RUN_FILE, plan) for name in plan.run_names)
+    if all(run.status == "missing" for run in runs):
+        raise ValueError(f"{folder} holds no run yet: run its benchmark first, with `{plan.command}`.")
+    return msgspec.structs.replace(plan, runs=runs)
+
+
+def _read_run(name: str, path: Path, plan: Comparison) -> RunResult:
+    task, folder, seed = name.rsplit("/", 2)
+    if not path.is_file():
+        algorithm = next((label for label in plan.algorithms if slug(label) == folder), folder)
+        return RunResult(task, algorithm, int(seed), "missing", command=plan.commands.get(name, ""))
+    run = read_as(RunResult, path)
+    if (run.task, slug(run.algorithm), run.seed) != (task, folder, int(seed)):
+        raise ValueError(f"{path} is damaged: a run of {run.algorithm} on {run.task}, where {name} was planned.")
+    fractions = [evaluation.fraction for evaluation in run.evaluations]
+    expected = [step / plan.n_evaluations for step in range(plan.n_evaluations + 1)][: len(fractions)]
+    if len(fractions) != len(expected) or not np.allclose(fractions, expected):
+        raise ValueError(
+            f"{path} is damaged: evaluations at {fractions} of the steps, where {plan.n_evaluations} were planned."
         )
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}.") from error
-    if all(run.status == "missing" for run in comparison.runs):
-        raise ValueError(f"{folder} holds no run yet: run its benchmark first, with `{comparison.command}`.")
-    return comparison
-
-
-def _read_run(planned: RunResult, path: Path, n_evaluations: int) -> RunResult:
-    content = read_json(path)
-    try:
-        fractions = [entry["fraction"] for entry in content["evaluations"]]
-        expected = [step / n_evaluations for step in range(n_evaluations + 1)][: len(fractions)]
-        if len(fractions) != len(expected) or not np.allclose(fractions, expected):
-            raise ValueError(f"evaluations at {fractions} of the steps, where {n_evaluations} were planned")
-        if content["algorithm"] != planned.algorithm:
-            raise ValueError(f"a run of {content['algorithm']}, where one of {planned.algorithm} was planned")
-        return RunResult(
-            task=planned.task,
-            algorithm=planned.algorithm,
-            seed=planned.seed,
-            status=content["status"],
-            error=content["error"] or "",
-            n_attempts=len(content["attempts"]),
-            command=content["command"],
-            **(_settings(content) if "hardware" in content else {}),
-            evaluations=tuple(_evaluation(entry) for entry in content["evaluations"]),
-        )
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}.") from error
-
-
-def _settings(content: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a run once its agent is built."""
-    # An attempt may go on elsewhere
-    machines = [attempt.get("hardware", content["hardware"]) for attempt in content["attempts"]]
-    return {
-        "n_timesteps": int(content["n_timesteps"]),
-        "learning_starts": int(content["learning_starts"]),
-        "n_eval_episodes": int(content["n_eval_episodes"]),
-        "n_parameters": {name: int(count) for name, count in content["parameters"].items()},
-        "versions": dict(content["versions"]),
-        "hardware": "; then ".join(dict.fromkeys(map(_describe, machines))),
-    }
-
-
-def _describe(machine: dict[str, Any]) -> str:
-    return (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB; "
-        f"device {machine['device']}, threads of a run: {machine['threads']}"
-    )
-
-
-def _evaluation(entry: dict[str, Any]) -> Evaluation:
-    returns = {mode: tuple(map(float, entry[mode]["returns"])) for mode in MODES}
-    if not all(returns.values()):
-        raise ValueError("an evaluation without episodes")
-    return Evaluation(int(entry["updates"]), float(entry["training_seconds"]), returns)
+    return run

@@ -11,8 +11,8 @@ from sb3_lql.benchmark.comparison.aggregates import (
     Estimate,
     average,
     baseline,
+    mean_returns,
     parameter_counts,
-    scores,
     update_times,
 )
 from sb3_lql.benchmark.comparison.markup import code, text
@@ -70,7 +70,7 @@ def unfinished(comparison: Comparison) -> str:
         if run.status == "missing":
             missing.setdefault(name, []).append(run.seed)
         elif run.status == "failed":
-            last = (run.error.strip() or "no error recorded").splitlines()[-1]
+            last = ((run.error or "").strip() or "no error recorded").splitlines()[-1]
             failed.append(f"failed: {name}, seed {run.seed}, at {_progress(comparison, run)}: {text(last)}")
         else:
             partial.append(f"running or stopped: {name}, seed {run.seed}, at {_progress(comparison, run)}")
@@ -88,7 +88,7 @@ def final_returns(comparison: Comparison, mode: str) -> str:
     """
 
     def cell(task: str, algorithm: str) -> str:
-        found = average(scores(comparison.of(task, algorithm), mode, comparison.n_evaluations))
+        found = average(mean_returns(comparison.of(task, algorithm), mode, comparison.n_evaluations))
         return _average(found, attrgetter("deviation"), comparison)
 
     return _by_task(comparison, cell)
@@ -204,7 +204,7 @@ def run_table(comparison: Comparison) -> str:
     for run in (
         run for task in comparison.tasks for name in comparison.algorithms for run in comparison.of(task, name)
     ):
-        finals = [run.score(mode, comparison.n_evaluations) for mode in MODES]
+        finals = [run.mean_return(mode, comparison.n_evaluations) for mode in MODES]
         last = run.evaluations[-1] if run.evaluations else None
         rows.append(
             [
@@ -212,7 +212,7 @@ def run_table(comparison: Comparison) -> str:
                 f"{last.updates:,}" if last else NOTHING,
                 *(NOTHING if final is None else _number(final) for final in finals),
                 str(timedelta(seconds=round(last.training_seconds))) if last else NOTHING,
-                str(run.n_attempts),
+                str(len(run.attempts)),
                 code(run.command),
             ]
         )

@@ -5,12 +5,10 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import set_random_seed
@@ -19,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_lql.benchmark import machine
 from sb3_lql.benchmark.comparison.evaluation import evaluate
 from sb3_lql.benchmark.comparison.milestones import Milestones
-from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, status_of, unstarted, write_json
+from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, record_failure, status_of, unstarted, write_json
 from sb3_lql.benchmark.comparison.spec import Run
 from sb3_lql.benchmark.experiment import CHECKPOINTS, Experiment
 from sb3_lql.common.files import discard_folder
@@ -27,15 +25,12 @@ from sb3_lql.saving.checkpoint import save_checkpoint
 
 PACKAGES = (*machine.PACKAGES, "sb3_contrib", "rl_zoo3", "numpy", "gymnasium", "mujoco", "ray")
 
-#: Told about the progress of a run.
-Listener = Callable[[dict[str, Any]], None]
-
 
 class TakenOverError(Exception):
     """Another process has taken this run over."""
 
 
-def train(run: Run, folder: Path, *, config: str | None, device: str, n_threads: int, listener: Listener) -> None:
+def train(run: Run, folder: Path, *, config: str | None, device: str, n_threads: int) -> None:
     """
     Train, evaluate and record one run. Where the folder has a checkpoint of it, training resumes from there. An error
     is recorded, not raised.
@@ -45,7 +40,6 @@ def train(run: Run, folder: Path, *, config: str | None, device: str, n_threads:
     :param config: the RL Zoo's file of hyperparameters
     :param device: PyTorch's device, or "auto"
     :param n_threads: PyTorch's threads on the CPU
-    :param listener: called every few seconds, and at every evaluation
     """
     folder.mkdir(parents=True, exist_ok=True)
     if status_of(folder) == "finished":  # by a process that died before it could say so
@@ -54,23 +48,12 @@ def train(run: Run, folder: Path, *, config: str | None, device: str, n_threads:
     th.set_num_threads(n_threads)
     with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
-            Training(run, folder, config, device, listener).run()
+            Training(run, folder, config, device).run()
         except TakenOverError:
             traceback.print_exc()
         except Exception:
             traceback.print_exc()
             record_failure(run, folder, traceback.format_exc())
-
-
-def record_failure(run: Run, folder: Path, error: str) -> None:
-    """
-    :param run: a run that is not continued
-    :param folder: the run's folder
-    :param error: why
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    known = unstarted(run) | read_json(folder / RUN_FILE)
-    write_json(folder / RUN_FILE, known | {"status": "failed", "error": error})
 
 
 class Training:
@@ -81,10 +64,9 @@ class Training:
     :raises TypeError: if the algorithm is not off-policy
     """
 
-    def __init__(self, run: Run, folder: Path, config: str | None, device: str, listener: Listener) -> None:
+    def __init__(self, run: Run, folder: Path, config: str | None, device: str) -> None:
         self.spec = run
         self.folder = folder
-        self.listener = listener
         set_random_seed(run.seed)
         self.experiment = Experiment.in_folder(
             folder,
@@ -127,16 +109,22 @@ class Training:
 
     def run(self) -> None:
         """Train to the end."""
-        self._write("running", begin=True)
+        self.begin()
         done = self.model.num_timesteps
         if done < self.n_timesteps:
-            callback = Milestones(self)
+            milestones = self._milestones()[len(self.record["evaluations"]) :]
+            callback = Milestones(milestones, self.record["training_seconds"], self.evaluate, self.save_checkpoint)
             self.model.learn(self.n_timesteps - done, callback=callback, reset_num_timesteps=done == 0)
         self.experiment.save_trained_model(self.model)
         for env in (self._env, self.eval_env):
             env.close()
-        self._write("finished")
+        self.write("finished")
         discard_folder(self.folder / CHECKPOINTS)
+
+    def _milestones(self) -> list[tuple[float, int]]:
+        """Progress of each evaluation after the random steps, and the environment steps that it waits for."""
+        n, first = self.spec.n_evaluations, self.model.learning_starts
+        return [(k / n, first + round(k / n * (self.n_timesteps - first))) for k in range(n + 1)]
 
     def evaluate(self, fraction: float, training_seconds: float) -> None:
         """
@@ -165,18 +153,7 @@ class Training:
         self._check_ownership()
         self.record["training_seconds"] = training_seconds
         save_checkpoint(self.model, self.folder / CHECKPOINTS, keep=1, extra=self.record)
-        self._write("running")
-
-    def tell(self) -> None:
-        """Tell how far the training is."""
-        evaluations = self.record["evaluations"]
-        self.listener(
-            {
-                "timesteps": self.model.num_timesteps,
-                "n_timesteps": self.n_timesteps,
-                "return": float(np.mean(evaluations[-1]["deterministic"]["returns"])) if evaluations else None,
-            }
-        )
+        self.write("running")
 
     def _new_record(self, hyperparams: dict[str, Any], device: str) -> dict[str, Any]:
         return {
@@ -203,9 +180,18 @@ class Training:
         self.experiment.resume(self.model)
         self.record |= {name: before[name] for name in ("training_seconds", "evaluations")}
 
-    def _write(self, status: str, begin: bool = False) -> None:
-        if not begin:
-            self._check_ownership()
+    def begin(self) -> None:
+        """Put this attempt on record: whatever process had the run before has lost it."""
+        write_json(self.folder / RUN_FILE, self.record | {"status": "running", "error": None})
+
+    def write(self, status: str) -> None:
+        """
+        Write the record, with the evaluations so far.
+
+        :param status: "running" or "finished"
+        :raises TakenOverError: if another process has taken the run over
+        """
+        self._check_ownership()
         write_json(self.folder / RUN_FILE, self.record | {"status": status, "error": None})
 
     def _check_ownership(self) -> None:

@@ -51,7 +51,7 @@ def test_trajectory_of_sac_is_its_reparametrised_gaussian() -> None:
     assert final.dtype == np.float32
     mode, _ = model.predict(np.zeros(1, np.float32), deterministic=True)
     np.testing.assert_allclose(final[0], mode, atol=1e-6)
-    # The law of many is that of predict: same mean, within five standard errors of the difference
+    # The distribution of many is that of predict: same mean, within five standard errors of the difference
     drawn = trajectories(model, normal_starts(20_000, seed=0), seed=0)[-1]
     predicted, _ = model.predict(np.zeros((20_000, 1), np.float32))
     five_errors = 5 * np.sqrt(2 / 20_000) * drawn.std(axis=0).max()

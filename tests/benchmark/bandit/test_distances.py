@@ -1,4 +1,4 @@
-"""Samplers are measured against the law that they should have."""
+"""Samplers are measured against the distribution that they should have."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ STIFFNESS = 4.0
 
 
 def quadratic(sigmas: list[float]) -> Landscape:
-    """Q = -k |a|² / 2 at all levels: its law is a Gaussian of variance 1 / (w k), well within the box for w = 5."""
+    """Q = -k |a|² / 2 at all levels: its distribution is N(0, I / (w k)), well within the box for w = 5."""
     return Landscape(
         q_value=lambda actions, level: -0.5 * STIFFNESS * actions.square().sum(dim=1),
         score=lambda actions, level: -STIFFNESS * actions,
@@ -37,12 +37,12 @@ def test_long_chains_with_the_score_as_it_is_are_as_close_as_independent_draws()
     floor, floor_divergence = distances["independent draws", 0]
     for name in ("plain", "annealed"):
         variation, divergence = distances[f"{name}, score as it is", 1_000]
-        # The law of a chain with steps alpha has variance 1 / (w k (1 - alpha w k / 4)): half a per cent too much
+        # That of a chain with steps alpha has variance 1 / (w k (1 - alpha w k / 4)): half a per cent too much
         assert variation == pytest.approx(floor, rel=0.25)
         assert divergence == pytest.approx(floor_divergence, rel=0.5)
 
 
-def test_short_chains_and_normalised_scores_miss_the_law() -> None:
+def test_short_chains_and_normalised_scores_miss_the_distribution() -> None:
     distances = measured(quadratic([0.2, 0.1]))
     floor, _ = distances["independent draws", 0]
     assert distances["plain, score as it is", 20][0] > 2 * floor
@@ -67,7 +67,7 @@ def test_landscape_without_noise_levels_has_plain_chains_only() -> None:
 
 
 def test_normal_starts_alone_are_off_by_their_known_distance() -> None:
-    """Chains that hardly move (by 0.006 a step) keep N(0, I), clipped: far from a uniform law by a closed form."""
+    """Chains that hardly move (by 0.006 a step) keep N(0, I), clipped: a known distance from uniform."""
     stats = pytest.importorskip("scipy.stats")
     still = Landscape(
         q_value=lambda actions, level: th.zeros(len(actions)),
@@ -78,9 +78,9 @@ def test_normal_starts_alone_are_off_by_their_known_distance() -> None:
     (one_step,) = (d for d in distances if d["sampler"] == "plain, score as it is")
     cell = np.diff(stats.norm.cdf(np.linspace(-2, 2, 21)))
     cell[[0, -1]] += stats.norm.cdf(-2)
-    law = np.outer(cell, cell)
-    assert one_step["total_variation"] == pytest.approx(0.5 * np.abs(law - 1 / 400).sum(), abs=0.01)
-    assert one_step["kl_divergence"] == pytest.approx((law * np.log(400 * law)).sum(), abs=0.01)
+    distribution = np.outer(cell, cell)
+    assert one_step["total_variation"] == pytest.approx(0.5 * np.abs(distribution - 1 / 400).sum(), abs=0.01)
+    assert one_step["kl_divergence"] == pytest.approx((distribution * np.log(400 * distribution)).sum(), abs=0.01)
     # Half of what was clipped to the border is there still, after one step of noise without drift
     outside = 1 - (1 - 2 * stats.norm.cdf(-2)) ** 2
     assert 0.4 * outside < one_step["on_border"] < 0.8 * outside

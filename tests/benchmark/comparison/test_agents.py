@@ -31,7 +31,7 @@ def results_of(folder: Path, algo: str, returns: dict[int, float]) -> Path:
     for run in runs:
         run_folder = folder / "runs" / run.name
         config = str(hyperparams_file(algo))
-        train(run, run_folder, config=config, device="cpu", n_threads=1, listener=lambda progress: None)
+        train(run, run_folder, config=config, device="cpu", n_threads=1)
         record = read_json(run_folder / RUN_FILE)
         record["evaluations"][-1]["deterministic"]["returns"] = [returns[run.seed]]
         write_json(run_folder / RUN_FILE, record)

@@ -29,7 +29,7 @@ def test_packaged_references_have_all_tasks_of_the_paper() -> None:
 def test_references_are_read_with_their_sources(tmp_path: Path) -> None:
     references = load_references(write(tmp_path / "references.yml", {"Reacher-v5": ENTRY}, [PUBLISHED]))
     assert references.normalizers == {"Reacher-v5": Normalizer(Anchor(-40, "measured"), Anchor(-4, "a paper"))}
-    assert references.published == (Published("SAC", "score", (), "71.3", "1M", "table 1"),)
+    assert references.published == (Published("SAC", "score", (), 71.3, "1M", "table 1"),)
 
 
 def test_score_is_0_at_random_and_100_at_the_reference() -> None:

@@ -28,8 +28,8 @@ def test_run_is_read_with_the_mean_return_of_its_episodes(tmp_path: Path) -> Non
     comparison = read_results(tmp_path)
     (run,) = comparison.runs
     assert (run.task, run.algorithm, run.seed, run.status) == ("Hopper-v5", "NC-LQL", 100, "finished")
-    assert run.score("deterministic", 2) == (1 + 2 + 12) / 3
-    assert run.score("stochastic", 5) == -1
+    assert run.mean_return("deterministic", 2) == (1 + 2 + 12) / 3
+    assert run.mean_return("stochastic", 5) == -1
     assert run.evaluations[3].updates == 30
     assert run.n_parameters == parameters
     assert comparison.progress_steps == [1, 2, 3, 4, 5]
@@ -49,7 +49,7 @@ def test_runs_that_are_missing_partial_or_failed_are_kept_apart(tmp_path: Path) 
     comparison = read_results(tmp_path)
     runs = comparison.of("ALE/Pong-v5", "NC-LQL")
     assert [(run.seed, run.status) for run in runs] == [(1, "finished"), (2, "running"), (3, "failed"), (4, "missing")]
-    assert [run.score("stochastic", 3) for run in runs] == [3, None, None, None]
+    assert [run.mean_return("stochastic", 3) for run in runs] == [3, None, None, None]
     assert runs[2].error == "Traceback\nValueError: no"
     assert [run.seed for run in comparison.begun] == [1, 2, 3]
 
@@ -89,5 +89,5 @@ def test_evaluation_without_episodes_is_refused(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content["evaluations"][0]["stochastic"]["returns"] = []
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="an evaluation without episodes"):
+    with pytest.raises(ValueError, match=r"run\.json is damaged: .* at `\$\.evaluations\[0\]\.stochastic\.returns`"):
         read_results(tmp_path)

@@ -2,7 +2,6 @@
 
 import random
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +50,10 @@ def tiny_run(algo: str = "nclql", **changes: Any) -> Run:
     return Run(Algorithm(algo, algo, TINY | changes), TASK, 1, N_TIMESTEPS, n_evaluations=5, n_eval_episodes=2)
 
 
-def trained(
-    run: Run, folder: Path, listener: Callable[[dict[str, Any]], None] = lambda progress: None
-) -> dict[str, Any]:
+def trained(run: Run, folder: Path) -> dict[str, Any]:
     """The record of a run after its training."""
     config = str(hyperparams_file(run.algorithm.algo))
-    train(run, folder, config=config, device="cpu", n_threads=1, listener=listener)
+    train(run, folder, config=config, device="cpu", n_threads=1)
     return read_json(folder / RUN_FILE)
 
 
@@ -82,8 +79,7 @@ def no_space(*args: Any, **kwargs: Any) -> None:
 
 @pytest.mark.parametrize("algo", ["nclql", "lql", "sac"])
 def test_run_is_evaluated_at_fractions_of_its_updates(tmp_path: Path, algo: str) -> None:
-    reports: list[dict[str, Any]] = []
-    record = trained(tiny_run(algo), tmp_path, reports.append)
+    record = trained(tiny_run(algo), tmp_path)
     assert record["status"] == "finished"
     assert record["error"] is None
     assert [evaluation["fraction"] for evaluation in record["evaluations"]] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -95,7 +91,7 @@ def test_run_is_evaluated_at_fractions_of_its_updates(tmp_path: Path, algo: str)
         for mode in ("deterministic", "stochastic"):
             assert evaluation[mode]["lengths"] == [15, 15]
             assert all(-16.3 * 15 <= value <= 0 for value in evaluation[mode]["returns"])  # the bounds of its reward
-    assert reports[-1]["timesteps"] == reports[-1]["n_timesteps"] == N_TIMESTEPS
+    assert record["n_timesteps"] == N_TIMESTEPS
     assert record["hyperparams"]["learning_starts"] == LEARNING_STARTS
     assert {"python", "torch", "sb3_lql", "gymnasium"} <= set(record["versions"])
     assert record["hardware"]["threads"] == 1
@@ -176,12 +172,12 @@ def test_run_goes_on_from_its_last_checkpoint_and_has_each_evaluation_once(
 
 def begin(run: Run, folder: Path) -> Training:
     config = str(hyperparams_file(run.algorithm.algo))
-    return Training(run, folder, config, "cpu", lambda progress: None)
+    return Training(run, folder, config, "cpu")
 
 
 def began(training: Training) -> Training:
     """With its attempt on record."""
-    training._write("running", begin=True)
+    training.begin()
     return training
 
 
@@ -256,7 +252,7 @@ def test_process_that_was_believed_dead_writes_no_more(tmp_path: Path) -> None:
     with pytest.raises(TakenOverError, match="has taken this run over"):
         first.save_checkpoint(2.0)
     with pytest.raises(TakenOverError, match="has taken this run over"):
-        first._write("finished")
+        first.write("finished")
     assert find_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "000001_30_steps"
     second.run()
     record = read_json(tmp_path / RUN_FILE)
