@@ -21,14 +21,14 @@ class Entry:
 
     :param cls: its class
     :param label: its name in tables and figures
-    :param sample: what Optuna stores of a trial, besides the parameters that all algorithms have
-    :param convert: makes constructor arguments of that, in place
+    :param sample: what Optuna stores of a trial, besides the parameters that all algorithms have; nothing by default
+    :param convert: makes constructor arguments of that, in place; by default they are
     """
 
     cls: type[ChainAlgorithm]
     label: str
-    sample: Callable[[optuna.Trial], dict[str, Any]]
-    convert: Callable[[dict[str, Any]], None]
+    sample: Callable[[optuna.Trial], dict[str, Any]] = lambda trial: {}
+    convert: Callable[[dict[str, Any]], None] = lambda params: None
 
     @property
     def name(self) -> str:

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+import yaml
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_lql.algorithms import ALGORITHMS, Entry
 from tests.saving import mutations
 from tests.toy import Toy
 
@@ -131,3 +133,47 @@ def test_recorded_updates_compute_what_plain_ones_do(
     th.testing.assert_close(model.policy.state_dict(), plain.policy.state_dict(), atol=1e-6, rtol=1e-4)
     assert results[0] == pytest.approx(results[1], rel=1e-3)
     assert {"train/actor_loss", "train/temperature_loss", "train/critic_loss"} <= results[0].keys()
+
+
+@pytest.fixture
+def row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toy's row in the table of algorithms."""
+    pytest.importorskip("rl_zoo3")
+    from sb3_lql.zoo import register
+
+    monkeypatch.setitem(ALGORITHMS, "toy", Entry(Toy, "Toy"))
+    register()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    """The toy's YAML file."""
+    path = tmp_path / "toy.yml"
+    settings = dict(n_timesteps=60, policy="MlpPolicy", **TINY | dict(policy_kwargs="dict(net_arch=[16])"))
+    path.write_text(yaml.safe_dump({"Pendulum-v1": {k: v for k, v in settings.items() if k not in ("seed", "device")}}))
+    return str(path)
+
+
+@pytest.mark.usefixtures("row")
+def test_the_zoo_trains_it_and_saves_it(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sb3_lql.zoo import cli
+
+    options = ["train", "--algo", "toy", "--env", "Pendulum-v1", "--conf-file", config, "-f", str(tmp_path / "logs")]
+    monkeypatch.setattr("sys.argv", ["sb3-lql", *options, "--eval-freq", "-1", "-params", "policy_delay:4"])
+    cli.main()
+    loaded = Toy.load(tmp_path / "logs" / "toy" / "Pendulum-v1_1" / "Pendulum-v1.zip", device="cpu")
+    assert (loaded.policy_delay, loaded.num_timesteps) == (4, 60)
+    assert loaded._n_updates > 0
+
+
+@pytest.mark.usefixtures("row")
+def test_the_benchmark_runs_it(config: str, tmp_path: Path) -> None:
+    from sb3_lql.benchmark.comparison.records import read_json
+    from sb3_lql.benchmark.comparison.spec import Algorithm, Run
+    from sb3_lql.benchmark.comparison.training import train
+
+    run = Run(Algorithm("Toy", "toy"), "Pendulum-v1", 1, 0, n_evaluations=5, n_eval_episodes=1)
+    train(run, tmp_path / "run", config=config, device="cpu", n_threads=1)
+    record = read_json(tmp_path / "run" / "run.json")
+    assert (record["status"], record["error"]) == ("finished", None)
+    assert len(record["evaluations"]) == 6
