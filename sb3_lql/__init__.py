@@ -12,8 +12,7 @@ from sb3_lql.lql import LQL
 from sb3_lql.nclql import NCLQL
 from sb3_lql.networks import activations, critics
 from sb3_lql.saving import callbacks, checkpoint, safe
-
-__version__ = "0.1.0"
+from sb3_lql.version import __version__
 
 __all__ = ["LQL", "NCLQL", "__version__", "export"]
 

@@ -12,12 +12,12 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
-import sb3_lql
 from sb3_lql.common.files import atomic_write
 from sb3_lql.common.validation import check_count, check_flag
 from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.exporting.module import PolicyModule, Precision
 from sb3_lql.exporting.reader import ExportedPolicy, Format, check_parity, measure_parity, require
+from sb3_lql.version import __version__
 
 #: ONNX operator set, supported by onnxruntime since 2022.
 OPSET = 18
@@ -181,7 +181,7 @@ def _to_onnx(module: PolicyModule, algorithm: str) -> bytes:
         verbose=False,
     )
     assert program is not None
-    program.model.producer_name, program.model.producer_version = "sb3_lql", sb3_lql.__version__
+    program.model.producer_name, program.model.producer_version = "sb3_lql", __version__
     program.model.metadata_props.update(_about(module, algorithm))
     proto = program.model_proto
     for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
@@ -195,7 +195,7 @@ def _about(module: PolicyModule, algorithm: str) -> dict[str, str]:
     return dict(
         description="Observations to actions",
         algorithm=algorithm,
-        sb3_lql=sb3_lql.__version__,
+        sb3_lql=__version__,
         deterministic=str(module.deterministic),
         precision=module.precision,
         action_low=str(module.action_space.low.tolist()),
