@@ -1,6 +1,7 @@
 """The algorithms that the paper compares with."""
 
 from sb3_lql.baselines.dpmd import DPMD
+from sb3_lql.baselines.qsm import QSM
 from sb3_lql.baselines.sdac import SDAC
 
-__all__ = ["DPMD", "SDAC"]
+__all__ = ["DPMD", "QSM", "SDAC"]

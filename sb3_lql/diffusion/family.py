@@ -62,6 +62,8 @@ class DiffusionAlgorithm(ChainAlgorithm):
     )
     #: Names of arguments that say every how many updates something is done.
     delays: ClassVar[tuple[str, ...]] = ("policy_delay",)
+    #: Whether actions with noise are clipped to the box.
+    clips_exploration: ClassVar[bool] = False
 
     #: The policy: critics, denoiser and their targets.
     policy: DiffusionPolicy
@@ -88,8 +90,9 @@ class DiffusionAlgorithm(ChainAlgorithm):
         )
 
     def _explore(self, actions: th.Tensor) -> th.Tensor:
-        """Actions with noise, which may leave the box."""
-        return actions + self._exploration_scale() * th.randn_like(actions)
+        """Actions with noise, which may leave the box unless it is clipped."""
+        actions = actions + self._exploration_scale() * th.randn_like(actions)
+        return actions.clamp(-1.0, 1.0) if self.clips_exploration else actions
 
     def _weighted_denoising_loss(
         self, features: th.Tensor, noisy: th.Tensor, t: th.Tensor, noise: th.Tensor, weights: th.Tensor
@@ -135,10 +138,11 @@ class DiffusionAlgorithm(ChainAlgorithm):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         action, scaled = super()._sample_action(learning_starts, action_noise, n_envs)
-        scale = float(self._exploration_scale())
-        if scale == 0.0 or (self._n_updates == 0 and self.num_timesteps < learning_starts):
+        if not self._exploration_scale() or (self._n_updates == 0 and self.num_timesteps < learning_starts):
             return action, scaled
-        scaled = scaled + scale * th.randn(scaled.shape, device=self.device).cpu().numpy()
+        scaled = self._explore(th.as_tensor(scaled, device=self.device)).cpu().numpy()
+        if self.clips_exploration:
+            return self.policy.unscale_action(scaled), scaled
         box = self.action_space
         middle, half_range = 0.5 * (box.high + box.low), 0.5 * (box.high - box.low)
         return (middle + half_range * scaled).astype(box.dtype), scaled

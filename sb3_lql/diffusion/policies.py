@@ -47,7 +47,7 @@ class DiffusionPolicy(ChainPolicy):
     :param start_scale: standard deviation of ``x_T``
     :param acts_with_target: act by the denoiser's running average
     :param denoiser_class: class of the denoiser, made of (features_dim, action_dim, n_steps, net_arch, activation_fn)
-    :param denoiser_kwargs: further keyword arguments of the denoiser
+    :param denoiser_kwargs: keyword arguments of the denoiser, ``activation_fn`` among them if it is another
     :param initialize: is applied to critic and denoiser once they are made, for other initial weights
     :param initial_temperature: ``alpha`` at first, if it is learned
     :param running: averages that the algorithm keeps, by name, with what they are at first
@@ -98,8 +98,7 @@ class DiffusionPolicy(ChainPolicy):
             self.action_dim,
             self.process.n_steps,
             self.actor_arch,
-            self.activation_fn,
-            **self.denoiser_kwargs,
+            **dict(activation_fn=self.activation_fn) | self.denoiser_kwargs,
         ).to(self.device)
         if self.initialize is not None:
             self.critic.apply(self.initialize)

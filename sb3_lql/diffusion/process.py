@@ -137,3 +137,41 @@ class DiffusionProcess(nn.Module):
             if noise is not None:
                 x = x + self.sigma[t] * noise[step]
         raise AssertionError("a process has at least one step")
+
+
+class AncestralProcess(DiffusionProcess):
+    """
+    Denoising diffusion without an estimate of ``x_0`` (Ho et al. 2020, Algorithm 2), clipped to the box at each step.
+
+    For t = T-1 ... 0 the chain takes ``x <- clip((x - beta_t epsilon / sqrt(1 - alpha_bar_t)) / sqrt(1 - beta_t)
+    + [t > 0] sqrt(beta_t) z, ±1)``.
+
+    :param alpha_bar: share of the signal's variance at each time, falling, shape (T,)
+    """
+
+    #: ``beta``, shape (T,).
+    beta: th.Tensor
+
+    def __init__(self, alpha_bar: th.Tensor) -> None:
+        super().__init__(alpha_bar)
+        before = th.cat([th.ones(1, dtype=th.float64), self.alpha_bar[:-1]])
+        self.register_buffer("beta", (1.0 - self.alpha_bar / before).float(), persistent=False)
+
+    def forward(self, predict_noise: NoiseFunction, start: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
+        """
+        Run the chain.
+
+        :param predict_noise: ``epsilon``, as a function of noisy actions and time
+        :param start: ``x_T``, shape (batch, action_dim)
+        :param noise: as of :class:`DiffusionProcess`
+        :return: actions in [-1, 1], shape (batch, action_dim)
+        """
+        x = start
+        for step in range(self.n_steps):
+            t = self.n_steps - 1 - step
+            beta = self.beta[t]
+            x = (x - beta / self.noise[t] * predict_noise(x, t)) / (1.0 - beta).sqrt()
+            if noise is not None and t > 0:
+                x = x + beta.sqrt() * noise[step]
+            x = x.clamp(-1.0, 1.0)
+        return x

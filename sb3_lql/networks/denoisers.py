@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch as th
 from torch import nn
 
-from sb3_lql.networks.critics import sinusoidal_levels
+from sb3_lql.networks.critics import EnsembleLinear, sinusoidal_levels
 
 #: Size of the embedding of a time.
 TIME_DIM = 16
@@ -24,6 +24,18 @@ def truncated_linear(in_features: int, out_features: int) -> nn.Linear:
     nn.init.trunc_normal_(layer.weight, std=std, a=-2.0 * std, b=2.0 * std)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def xavier_uniform(module: nn.Module) -> None:
+    """
+    Draw the weights of a linear layer, of an ensemble or not, from U(±sqrt(6 / (in + out))) and set its biases to zero.
+
+    :param module: any module; left alone unless it is such a layer
+    """
+    if isinstance(module, (nn.Linear, EnsembleLinear)):
+        bound = math.sqrt(6.0 / sum(module.weight.shape[-2:]))
+        nn.init.uniform_(module.weight, -bound, bound)
+        nn.init.zeros_(module.bias)
 
 
 class Denoiser(nn.Module):
@@ -76,5 +88,54 @@ class Denoiser(nn.Module):
         embedding = self.time_network(self.codes[t])
         if embedding.dim() == 1:
             embedding = embedding.expand(x.shape[0], -1)
+        noise: th.Tensor = self.network(th.cat([features, x, embedding], dim=1))
+        return noise
+
+
+class FourierDenoiser(nn.Module):
+    """
+    ``epsilon(s, x, t)`` with learned frequencies of time: a network on ``[features, x, e(t)]``, where ``e`` is another
+    on ``[cos(2 pi w t), sin(2 pi w t)]``.
+
+    :param features_dim: number of features of an observation
+    :param action_dim: number of action coordinates
+    :param n_steps: number of times; not used, any number of them can be embedded
+    :param net_arch: sizes of the hidden layers
+    :param activation_fn: activation after each of them, and between the two layers of ``e``
+    :param n_frequencies: size of ``w``, which starts as N(0, 0.2^2)
+    :param time_dim: size of the two layers of ``e``
+    """
+
+    def __init__(
+        self,
+        features_dim: int,
+        action_dim: int,
+        n_steps: int,
+        net_arch: list[int],
+        activation_fn: type[nn.Module] = nn.Mish,
+        n_frequencies: int = 32,
+        time_dim: int = 128,
+    ) -> None:
+        super().__init__()
+        self.frequencies = nn.Parameter(0.2 * th.randn(n_frequencies))
+        self.time_network = nn.Sequential(
+            nn.Linear(2 * n_frequencies, time_dim), activation_fn(), nn.Linear(time_dim, time_dim)
+        )
+        sizes = [features_dim + action_dim + time_dim, *net_arch]
+        layers: list[nn.Module] = []
+        for size_in, size_out in pairwise(sizes):
+            layers += [nn.Linear(size_in, size_out), activation_fn()]
+        self.network = nn.Sequential(*layers, nn.Linear(sizes[-1], action_dim))
+
+    def forward(self, features: th.Tensor, x: th.Tensor, t: th.Tensor | int) -> th.Tensor:
+        """
+        :param features: shape (batch, features_dim)
+        :param x: noisy actions, shape (batch, action_dim)
+        :param t: times, int tensor of shape (batch,), or one int for all
+        :return: what is to be taken from them, shape (batch, action_dim)
+        """
+        times = t[:, None] if isinstance(t, th.Tensor) else t
+        angles = 2.0 * math.pi * times * self.frequencies
+        embedding = self.time_network(th.cat([angles.cos(), angles.sin()], dim=-1)).expand(x.shape[0], -1)
         noise: th.Tensor = self.network(th.cat([features, x, embedding], dim=1))
         return noise
