@@ -16,11 +16,7 @@ CHECKPOINTS = "checkpoints"
 
 
 class Experiment(ExperimentManager):
-    """
-    The RL Zoo's experiment, of which the trained agent may be the model in a checkpoint.
-
-    :raises ValueError: if the checkpoint is damaged
-    """
+    """The RL Zoo's experiment, which can also continue from a checkpoint; a damaged one raises ValueError."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -32,12 +28,8 @@ class Experiment(ExperimentManager):
     @classmethod
     def in_folder(cls, folder: Path, algo: str, task: str, args: dict[str, Any], **kwargs: Any) -> "Experiment":
         """
-        :param folder: the run's folder; its last checkpoint, if it has one, is where training resumes
-        :param algo: the RL Zoo's name of the algorithm
-        :param task: environment's id
-        :param args: recorded for ``enjoy``: what YAML holds without pickle
-        :param kwargs: the other arguments of the RL Zoo's experiment
-        :return: the experiment, without evaluations of its own
+        An experiment without evaluations of its own, which continues from the folder's last checkpoint if there is one.
+        ``args`` are recorded for ``enjoy`` as YAML, so they hold plain values only.
         """
         checkpoint = find_checkpoint(folder / CHECKPOINTS)
         return cls(
@@ -53,9 +45,8 @@ class Experiment(ExperimentManager):
 
     def build(self) -> tuple[OffPolicyAlgorithm, dict[str, Any]]:
         """
-        :return: the model, not resumed yet, and its hyperparameters as JSON has them
-        :raises ValueError: if the training ends before the model learns anything
-        :raises TypeError: if the algorithm is not off-policy
+        The model, not resumed yet, and its hyperparameters as JSON has them. Raises ValueError if training ends before
+        the model learns anything, TypeError if the algorithm is not off-policy.
         """
         experiment = self.setup_experiment()
         assert experiment is not None
@@ -76,10 +67,8 @@ class Experiment(ExperimentManager):
 
     def resume(self, model: OffPolicyAlgorithm) -> None:
         """
-        Restore what the RL Zoo has not loaded: replay buffer, normalization statistics, random states.
-
-        :param model: the model of :meth:`build`; left alone without a checkpoint
-        :raises ValueError: if the checkpoint is of another model
+        Restore what the RL Zoo has not loaded: replay buffer, normalization statistics, random states. Does nothing
+        without a checkpoint; raises ValueError if the checkpoint is of another model.
         """
         if self.checkpoint is not None:
             restore(model, self.checkpoint)

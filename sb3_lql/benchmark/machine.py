@@ -16,10 +16,7 @@ PACKAGES = ("sb3_lql", "stable_baselines3", "torch")
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """
-    :param packages: names of packages
-    :return: the versions of Python, of those packages that are installed, and the commit of a checkout
-    """
+    """Versions of Python and of those packages that are installed, and the commit of a checkout."""
     found = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -32,9 +29,7 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """
-    :return: the checkout's commit if the package lies in one, marked where files have changed since
-    """
+    """The checkout's commit, marked where files have changed since; None if the package lies in no checkout."""
     checkout = Path(sb3_lql.__file__).parents[1]
     if not (checkout / ".git").exists():
         return None
@@ -51,10 +46,7 @@ def commit() -> str | None:
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """
-    :param device: PyTorch's name of the device that is computed on
-    :return: the processor, its cores, PyTorch's threads, the memory in GB and the device's name
-    """
+    """The processor, its cores, PyTorch's threads, the memory in GB and the device's name."""
     return {
         "host": platform.node(),
         "processor": processor(),
@@ -66,17 +58,12 @@ def hardware(device: str) -> dict[str, Any]:
 
 
 def device_name(device: str) -> str:
-    """
-    :param device: PyTorch's name of a device
-    :return: what it is
-    """
+    """A GPU's model; other devices go by PyTorch's name."""
     return th.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def processor() -> str:
-    """
-    :return: the processor's model, which Python itself does not know on Linux
-    """
+    """The processor's model, which Python itself does not know on Linux."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

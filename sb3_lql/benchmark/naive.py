@@ -30,10 +30,7 @@ def _linear(layer: nn.Module, member: int) -> nn.Linear:
 
 class NaiveCritic(nn.Module):
     """
-    One network of an ensemble, with the same weights, made of ordinary layers.
-
-    :param critic: the ensemble, of activations without parameters
-    :param member: which of its networks
+    One network of an ensemble, with the same weights, made of ordinary layers. Activations must have no parameters.
     """
 
     codes: th.Tensor
@@ -54,10 +51,8 @@ class NaiveCritic(nn.Module):
 
     def forward(self, obs: th.Tensor, actions: th.Tensor, levels: th.Tensor) -> th.Tensor:
         """
-        :param obs: shape (batch, observation_dim)
-        :param actions: actions in [-1, 1], shape (batch, action_dim)
-        :param levels: noise levels, int, shape (batch,); not looked at without noise conditioning
-        :return: Q-values, shape (batch, 1)
+        Q-values, shape (batch, 1), of actions in [-1, 1]; levels, shape (batch,), are ignored without noise
+        conditioning.
         """
         inputs = [obs, actions]
         if self.encoder is not None:
@@ -73,8 +68,7 @@ class NaiveUpdate:
     Random numbers come from the global generator in the same order as the library's: initial actions, noise of the
     chain, noise levels, noise of the smoothing loss. After the same ``th.manual_seed`` they are the same numbers.
 
-    :param model: LQL or NCLQL with ``MlpPolicy``, a ``Box`` of vectors as its observations, and a fresh optimiser
-    :raises ValueError: for other observations or another features extractor
+    The model must have ``MlpPolicy``, observe a ``Box`` of vectors (ValueError otherwise), and have a fresh optimiser.
     """
 
     def __init__(self, model: LangevinAlgorithm) -> None:
@@ -103,9 +97,8 @@ class NaiveUpdate:
 
     def draw(self, batch_size: int) -> tuple[th.Tensor, th.Tensor]:
         """
-        :param batch_size: number of chains
-        :return: initial actions, uniform on [-1, 1], of shape (batch, action_dim), and the noise of the chain, standard
-            normal, of shape (chain_length, batch, action_dim)
+        Initial actions, uniform on [-1, 1], shape (batch, action_dim), and the chain's noise, standard normal, shape
+        (chain_length, batch, action_dim).
         """
         shape = (batch_size, self.action_dim)
         initial_actions = th.empty(shape, device=self.device).uniform_(-1, 1)
@@ -113,12 +106,8 @@ class NaiveUpdate:
 
     def chain(self, obs: th.Tensor, initial_actions: th.Tensor, noise: th.Tensor) -> th.Tensor:
         """
-        Algorithm 4 or 6: Langevin steps along the gradient of the sum of the critics.
-
-        :param obs: shape (batch, observation_dim), float32
-        :param initial_actions: shape (batch, action_dim)
-        :param noise: shape (chain_length, batch, action_dim)
-        :return: actions in [-1, 1], shape (batch, action_dim)
+        Algorithm 4 or 6: Langevin steps along the gradient of the sum of the critics. Returns actions in [-1, 1], of
+        the shape of ``initial_actions``.
         """
         actions = initial_actions
         for step, z in enumerate(noise):
@@ -131,19 +120,14 @@ class NaiveUpdate:
 
     def predict(self, observations: np.ndarray) -> np.ndarray:
         """
-        :param observations: shape (batch, observation_dim)
-        :return: one stochastic action for each, within the action space's bounds, shape ``(batch, *action_shape)``
+        One stochastic action per observation, within the bounds of the action space, shape ``(batch, *action_shape)``.
         """
         obs = th.as_tensor(observations, dtype=th.float32, device=self.device)
         actions = self.chain(obs, *self.draw(len(obs)))
         return scale_from_unit(actions.cpu().numpy().reshape(-1, *self.action_space.shape), self.action_space)
 
     def update(self, replay_data: ReplayBufferSamples) -> None:
-        """
-        The TD step (equation 8, or 6), the smoothing step (equation 9) where there are noise levels, the targets.
-
-        :param replay_data: the minibatch
-        """
+        """The TD step (equation 8, or 6), the smoothing step (equation 9) where there are noise levels, the targets."""
         obs, next_obs = replay_data.observations.float(), replay_data.next_observations.float()
         actions = replay_data.actions.float()
         last_level = self._levels(len(obs), len(self.step_sizes) - 1)

@@ -46,12 +46,7 @@ N_OBSERVATIONS = (1, 5)
 
 
 class RandomEnv(gym.Env[np.ndarray, np.ndarray]):
-    """
-    Random observations and rewards in the spaces of a MuJoCo task; episodes take 100 steps on average.
-
-    :param observation_dim: number of observed quantities, float64 as MuJoCo's are
-    :param action_dim: number of action coordinates, in [-1, 1]
-    """
+    """Random observations (float64, as MuJoCo's) and rewards in a task's spaces; episodes take 100 steps on average."""
 
     def __init__(self, observation_dim: int, action_dim: int) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (observation_dim,), np.float64)
@@ -63,12 +58,12 @@ class RandomEnv(gym.Env[np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """:return: an observation, and nothing about it"""
+        """A random observation."""
         super().reset(seed=seed, options=options)
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """:return: an observation, a reward, whether the episode has ended (one step of a hundred), and SB3's rest"""
+        """A random observation and reward; one step in a hundred ends the episode."""
         return self._observe(), float(self.np_random.standard_normal()), self.np_random.random() < 0.01, False, {}
 
 
@@ -94,28 +89,18 @@ class Timing:
 
     @property
     def median_ms(self) -> float:
-        """Median of the measured calls, in milliseconds."""
+        """Median of the measured calls."""
         return float(np.median(self.calls_ms))
 
 
 def make_model(size: str, algo: str, device: str, compiled: bool) -> LangevinAlgorithm:
-    """
-    :param size: one of :data:`SIZES`
-    :param algo: one of :data:`TIMED`
-    :param device: "cpu" or "cuda"
-    :param compiled: the constructor's ``compile``
-    :return: a model with the default hyperparameters, of which the replay buffer holds random transitions
-    """
+    """A model with the default hyperparameters, whose replay buffer holds random transitions."""
     model: LangevinAlgorithm = _filled(ALGORITHMS[algo].cls, size, device, compile=compiled)
     return model
 
 
 def make_sac(size: str, device: str) -> SAC:
-    """
-    :param size: one of :data:`SIZES`
-    :param device: "cpu" or "cuda"
-    :return: SB3's SAC with networks like ours, of which the replay buffer holds random transitions
-    """
+    """SB3's SAC with networks like ours, whose replay buffer holds random transitions."""
     model: SAC = _filled(SAC, size, device, policy_kwargs=dict(net_arch=[256, 256, 256], activation_fn=nn.Mish))
     return model
 
@@ -129,11 +114,8 @@ def _filled(model_class: Any, size: str, device: str, **kwargs: Any) -> Any:
 
 def bare_products(model: LangevinAlgorithm, batch_size: int) -> Callable[[], th.Tensor]:
     """
-    The matrix products in the action that a chain cannot do without: forward to the last hidden layer and back.
-
-    :param model: gives the sizes, and the number of steps
-    :param batch_size: number of chains
-    :return: function that does them, and returns the last result, of shape (n_critics, batch, action_dim)
+    The matrix products in the action that a chain cannot do without: forward to the last hidden layer and back. The
+    function returned does them for the model's sizes and number of steps.
     """
     n_critics, sizes = model.critic.n_critics, [model.policy.action_dim, *model.policy.net_arch]
     weights = [
@@ -156,14 +138,7 @@ def bare_products(model: LangevinAlgorithm, batch_size: int) -> Callable[[], th.
 
 
 def make_entries(size: str, algo: str, device: str, batch_size: int, compiled: bool = True) -> list[Entry]:
-    """
-    :param size: one of :data:`SIZES`
-    :param algo: one of :data:`TIMED`
-    :param device: "cpu" or "cuda"
-    :param batch_size: transitions per update, and chains in a batch
-    :param compiled: whether there are entries of the compiled library
-    :return: all that is timed, groups together and in each the reference first
-    """
+    """All that is timed: groups together, and in each the reference first."""
     ours = {"eager": make_model(size, algo, device, compiled=False)}
     if compiled:
         ours["compiled"] = make_model(size, algo, device, compiled=True)
@@ -202,14 +177,7 @@ def _chain(model: LangevinAlgorithm, obs: th.Tensor) -> Callable[[], th.Tensor]:
 
 
 def measure(entries: list[Entry], repetitions: int, device: str) -> list[Timing]:
-    """
-    Time all entries in turns, so that a machine that slows down or speeds up does so for all of them.
-
-    :param entries: what to time
-    :param repetitions: measured calls of each entry
-    :param device: "cpu" or "cuda", which is waited for before and after each call
-    :return: one timing for each entry
-    """
+    """Time all entries in turns, so that a machine that slows down or speeds up does so for all of them."""
     first_calls = [_seconds(entry.call, device) for entry in entries]
     rounds = [[_seconds(entry.call, device) for entry in entries] for _ in range(N_WARM_UPS + repetitions)]
     calls_ms = 1e3 * np.array(rounds[N_WARM_UPS:])
@@ -234,9 +202,8 @@ def _wait_for(device: str) -> None:
 
 def summarize(timings: list[Timing]) -> list[dict[str, Any]]:
     """
-    :param timings: in each group the reference first
-    :return: for each timing its median and quartiles in milliseconds, how many times as long as its group's first and
-        as its group's SAC it takes (``None`` where there is no SAC), and the seconds of its first call
+    For each timing its median and quartiles in milliseconds, how many times as long as its group's first and as its
+    group's SAC it takes (None where there is no SAC), and the seconds of its first call.
     """
     references: dict[str, float] = {}
     sac: dict[str, float] = {}
@@ -259,10 +226,7 @@ def summarize(timings: list[Timing]) -> list[dict[str, Any]]:
 
 
 def speed_table(figures: list[dict[str, Any]]) -> str:
-    """
-    :param figures: of one size, from :func:`summarize`
-    :return: a Markdown table with a row for each entry
-    """
+    """The figures of one size, from :func:`summarize`, as a Markdown table."""
     rows = []
     for entry in figures:
         columns = [entry[key] for key in ("median_ms", "ratio_to_reference", "ratio_to_sac", "first_call_s")]

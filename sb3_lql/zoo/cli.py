@@ -62,7 +62,7 @@ def main() -> None:
     """
     Run the command named on the command line. SIGTERM stops it as Ctrl-C does.
 
-    :raises SystemExit: with status 2 for an unknown command, 1 where a package is missing, 143 after SIGTERM
+    The exit status is 2 for an unknown command, 1 where a package is missing, 143 after SIGTERM.
     """
     command, *arguments = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help"):

@@ -14,10 +14,7 @@ EXTRAS = {
 
 
 def missing_extra(error: ModuleNotFoundError) -> tuple[str, str] | None:
-    """
-    :param error: raised by an import
-    :return: the package that is missing, and the extra that installs it; ``None`` if none of ours does
-    """
+    """The package that is missing, and the extra that installs it; None if none of ours does."""
     quoted = re.search(r"'([\w.]+)'", str(error))
     package = (error.name or (quoted[1] if quoted else "")).split(".")[0]
     return next(((package, extra) for extra, packages in EXTRAS.items() if package in packages), None)

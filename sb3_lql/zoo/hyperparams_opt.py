@@ -14,14 +14,7 @@ HER_PARAMS = ("n_sampled_goal", "goal_selection_strategy")
 def sample(
     entry: Entry, trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
 ) -> dict[str, Any]:
-    """
-    :param entry: the algorithm
-    :param trial: the trial
-    :param n_actions: number of action coordinates, not used
-    :param n_envs: number of environments, not used
-    :param additional_args: what the RL Zoo says of HER
-    :return: constructor arguments
-    """
+    """Constructor arguments for a trial. The RL Zoo passes ``n_actions`` and ``n_envs``, which are not used."""
     params: dict[str, Any] = {
         "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True),
         "learning_rate": trial.suggest_float("learning_rate", 1e-5, 2e-3, log=True),
@@ -39,11 +32,7 @@ def sample(
 
 
 def convert(entry: Entry, params: dict[str, Any]) -> dict[str, Any]:
-    """
-    :param entry: the algorithm
-    :param params: parameters of a trial
-    :return: constructor arguments
-    """
+    """Constructor arguments from the parameters of a trial."""
     hyperparams: dict[str, Any] = convert_offpolicy_params(params)
     # Which the RL Zoo would leave to the constructor
     her_kwargs = {key: hyperparams.pop(key) for key in HER_PARAMS if key in hyperparams}

@@ -27,11 +27,7 @@ PATIENCE = 3.0
 
 
 def train() -> None:
-    """
-    Train an agent. ``-i`` also takes a checkpoint, or a folder with checkpoints.
-
-    :raises SystemExit: with status 2 for bad options
-    """
+    """Train an agent. ``-i`` also takes a checkpoint, or a folder with checkpoints."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--checkpoint-freq", type=int, help="save a checkpoint every so many steps")
     parser.add_argument("--keep-checkpoints", type=int, default=2, help="the newest that are kept (default: 2)")
@@ -56,10 +52,8 @@ def train() -> None:
 
 class InterruptibleExperiment(Experiment):
     """
-    An experiment that leaves a checkpoint whatever stops it. A second Ctrl-C or SIGTERM does not cut that short.
-
-    :param checkpoint_freq: environment steps between two checkpoints; ``None`` for one when it is stopped
-    :param keep_checkpoints: how many of the newest are kept
+    An experiment that leaves a checkpoint whatever stops it; a second Ctrl-C or SIGTERM does not cut that short.
+    Without a ``checkpoint_freq``, in environment steps, that one is the only one.
     """
 
     def __init__(self, *args: Any, checkpoint_freq: int | None, keep_checkpoints: int, **kwargs: Any) -> None:
@@ -87,11 +81,7 @@ class InterruptibleExperiment(Experiment):
         return model
 
     def learn(self, model: BaseAlgorithm) -> None:
-        """
-        Train; after a checkpoint, to the number of steps that the whole training was to have.
-
-        :param model: the model
-        """
+        """Train; after a checkpoint, to the number of steps that the whole training was to have."""
         learn = model.learn
         if self.checkpoint is not None:
             self.n_timesteps = max(self.n_timesteps - model.num_timesteps, 0)
@@ -129,8 +119,6 @@ class InterruptibleExperiment(Experiment):
         """
         Save what the RL Zoo saves, and close the environments. Interrupts since the end of the training wait until it
         is saved.
-
-        :param model: the model
         """
         try:
             with self._until_saved:
@@ -170,11 +158,7 @@ def _began_as_interrupt(error: BaseException | None) -> bool:
 
 
 def close_or_end(env: VecEnv) -> None:
-    """
-    Close environments, and end those of their processes that do not: their simulator may hang.
-
-    :param env: environments, wrapped or not
-    """
+    """Close environments, and end those of their processes that do not: their simulator may hang."""
     closed = Event()
     Thread(target=_end_processes, args=(env, closed), daemon=True).start()
     try:

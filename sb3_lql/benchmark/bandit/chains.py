@@ -12,27 +12,18 @@ from sb3_lql.langevin.sampler import LangevinSampler, ScoreFunction
 
 
 def normal_starts(n_actions: int, seed: int) -> np.ndarray:
-    """
-    :param n_actions: how many
-    :param seed: seed of the draws
-    :return: initial actions a_0 ~ N(0, I) (appendix C.2), shape (n_actions, 2)
-    """
+    """Initial actions a_0 ~ N(0, I) (appendix C.2), shape (n_actions, 2)."""
     return np.random.default_rng(seed).standard_normal((n_actions, 2))
 
 
 @th.no_grad()
 def trajectories(model: BaseAlgorithm, starts: np.ndarray, seed: int, score: ScoreFunction | None = None) -> np.ndarray:
     """
-    Draw one action from each start, and keep every step on the way.
+    Draw one action from each start, of shape (n_actions, 2), and keep every step on the way: float32, shape (n_steps +
+    1, n_actions, 2). ``score`` is what a Langevin chain climbs, by default the gradient of its critics.
 
     A Langevin chain starts from ``a_0``, clipped to the action space as all its later steps are. SAC has a single step,
     from the standard normal variate ``a_0`` to its squashed Gaussian action.
-
-    :param model: LQL, NCLQL, or an actor-critic algorithm with SAC's actor, trained on the bandit
-    :param starts: ``a_0``, shape (n_actions, 2)
-    :param seed: seed of the chain's noise
-    :param score: what a Langevin chain climbs; by default the gradient of its critics
-    :return: actions before the first and after each step, float32 array of shape (n_steps + 1, n_actions, 2)
     """
     policy = model.policy
     policy.set_training_mode(False)

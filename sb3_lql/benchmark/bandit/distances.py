@@ -39,10 +39,6 @@ def step_size(inverse_temperature: float, normalize_score: bool = False) -> floa
 
     Small beside the curvature of w * Q: a step of 0.005 / w takes 0.005 / 2 / 0.15² = 11 % of the way to the centre of
     a high mode. And small beside the box: whatever the noise of a step takes out of it is put on its border.
-
-    :param inverse_temperature: ``w``
-    :param normalize_score: whether the chain normalises the score
-    :return: ``eps``
     """
     return 1e-4 if normalize_score else min(0.005 / inverse_temperature, 0.0005)
 
@@ -56,20 +52,11 @@ def measure_distances(
     longest_plain_chain: int,
 ) -> Iterator[dict[str, Any]]:
     """
-    Draw actions from a_0 ~ N(0, I) with each sampler at each ``w``, and compare them with exp(w * Q) / Z.
+    Draw actions from a_0 ~ N(0, I) with each sampler at each ``w``, and compare them with exp(w * Q) / Z. The first
+    distance at each ``w`` is that of independent draws; ``on_border`` is the share of actions on the border of the box.
 
-    Plain chains climb Q itself; annealed ones, where there are noise levels, Q(a, sigma_l) from level to level.
-
-    :param landscape: Q
-    :param n_actions: number of actions
-    :param seed: seed of all draws
-    :param inverse_temperatures: ``w`` of the distributions
-    :param chain_lengths: steps of a chain, multiples of the number of noise levels
-    :param longest_plain_chain: steps after which plain chains with the score as it is are measured, too
-    :return: one dictionary for each distance: ``sampler``, ``steps``, ``inverse_temperature``, ``total_variation``,
-        ``kl_divergence`` and ``on_border``, the share of actions on the border of the box; the first ones are of
-        independent draws from the distribution itself
-    :raises ValueError: if a number is out of range
+    Plain chains climb Q itself; annealed ones, where there are noise levels, Q(a, sigma_l) from level to level. Lengths
+    are multiples of the number of levels; only plain chains with the score as it is run to ``longest_plain_chain``.
     """
     n_levels = len(landscape.sigmas)
     if n_actions < 1:
@@ -146,9 +133,7 @@ def _annealed_chains(
 
 def distance_table(distances: list[dict[str, Any]]) -> str:
     """
-    :param distances: of one landscape, in the order of :func:`measure_distances`
-    :return: a Markdown table of total variation and KL divergence: a row for each sampler and chain length, a column
-        for each ``w``
+    Total variation and KL divergence as a Markdown table: a row for each sampler and length, a column for each ``w``.
     """
     columns = dict.fromkeys(f"w = {distance['inverse_temperature']:g}" for distance in distances)
     cells: dict[tuple[str, int], list[str]] = {}

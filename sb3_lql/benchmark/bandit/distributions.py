@@ -13,9 +13,7 @@ POINTS_PER_CELL = 20
 
 
 def grid() -> np.ndarray:
-    """
-    :return: where densities are evaluated, shape (400, 400, 2); the first axis is the first coordinate
-    """
+    """Where densities are evaluated, shape (400, 400, 2); the first axis is the first coordinate."""
     n_points = N_CELLS * POINTS_PER_CELL
     axis = BOUND * ((2 * np.arange(n_points) + 1) / n_points - 1)
     return np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1)
@@ -34,23 +32,13 @@ def boltzmann_distribution(q_values: np.ndarray, inverse_temperature: float) -> 
 
 
 def histogram(samples: np.ndarray) -> np.ndarray:
-    """
-    :param samples: actions, shape (n_actions, 2)
-    :return: share of actions in each cell, shape (20, 20)
-    """
+    """Share of actions, given in shape (n_actions, 2), in each cell; shape (20, 20)."""
     counts: np.ndarray = np.histogram2d(samples[:, 0], samples[:, 1], N_CELLS, [[-BOUND, BOUND]] * 2)[0]
     return counts / len(samples)
 
 
 def draw_cells(log_probabilities: np.ndarray, n_samples: int, seed: int) -> np.ndarray:
-    """
-    The histogram of independent draws from the distribution itself: what to expect of a sampler that has it.
-
-    :param log_probabilities: log-probability of each cell
-    :param n_samples: number of draws
-    :param seed: seed of the draws
-    :return: share of draws in each cell, of the distribution's shape
-    """
+    """The histogram of independent draws from the distribution itself: what to expect of a sampler that has it."""
     distribution = np.exp(log_probabilities)
     counts: np.ndarray = np.random.default_rng(seed).multinomial(n_samples, (distribution / distribution.sum()).ravel())
     shares: np.ndarray = counts.reshape(distribution.shape) / n_samples
@@ -58,19 +46,11 @@ def draw_cells(log_probabilities: np.ndarray, n_samples: int, seed: int) -> np.n
 
 
 def total_variation(shares: np.ndarray, log_probabilities: np.ndarray) -> float:
-    """
-    :param shares: share of samples in each cell
-    :param log_probabilities: log-probability of each cell
-    :return: half the sum of the absolute differences, in [0, 1]
-    """
+    """Half the sum of the absolute differences, in [0, 1]."""
     return float(0.5 * np.abs(shares - np.exp(log_probabilities)).sum())
 
 
 def kl_divergence(shares: np.ndarray, log_probabilities: np.ndarray) -> float:
-    """
-    :param shares: share of samples in each cell
-    :param log_probabilities: log-probability of each cell
-    :return: Kullback-Leibler divergence of the samples from the distribution, ``sum p log(p / q)``, in nats
-    """
+    """Kullback-Leibler divergence of the samples from the distribution, ``sum p log(p / q)``, in nats."""
     occupied = shares > 0
     return float((shares[occupied] * (np.log(shares[occupied]) - log_probabilities[occupied])).sum())

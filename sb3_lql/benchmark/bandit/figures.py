@@ -36,13 +36,7 @@ N_SHOWN = 2_000
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """
-    Write a figure as SVG and PNG.
-
-    :param figure: the figure
-    :param folder: where to
-    :param name: file name without suffix
-    """
+    """Write a figure as SVG and PNG; ``name`` has no suffix."""
     # The same figure gives the same file
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(folder / f"{name}.svg", dpi=DPI, metadata={"Date": None})
@@ -50,9 +44,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 
 def reward_map() -> Figure:
-    """
-    :return: the reward over the actions (figure 7)
-    """
+    """The reward over the actions (figure 7)."""
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
     image = _show_map(axes, _reward_on_grid())
@@ -64,10 +56,7 @@ def reward_map() -> Figure:
 
 
 def samples(runs: Sequence[Run]) -> Figure:
-    """
-    :param runs: the agents
-    :return: all their samples, with the share of each high mode beside it (table 4)
-    """
+    """All samples, with the share of each high mode beside it (table 4)."""
     figure, panels = _panels(1, len(runs), panel=1.6 * PANEL)
     figure.suptitle("Actions (orange) on the reward (white: high), and their share in each high mode")
     for axes, run in zip(panels.flat, runs, strict=True):
@@ -82,10 +71,7 @@ def samples(runs: Sequence[Run]) -> Figure:
 
 
 def value_maps(runs: Sequence[Run]) -> Figure:
-    """
-    :param runs: agents with a Langevin policy
-    :return: learned Q over the actions, at several noise levels where there are any, above the exact one (figure 2)
-    """
+    """Learned Q over the actions, at several noise levels where there are any, above the exact one (figure 2)."""
     columns = [(run, level) for run in runs for level in _shown_levels(run)]
     figure, panels = _panels(2, len(columns))
     figure.suptitle("Q over the actions, at noise levels from coarse to none (white: high)")
@@ -102,10 +88,7 @@ def value_maps(runs: Sequence[Run]) -> Figure:
 
 
 def temperatures(runs: Sequence[Run]) -> Figure:
-    """
-    :param runs: agents with a Langevin policy
-    :return: actions over the reward map, one column for each ``w`` (figure 3)
-    """
+    """Actions over the reward map, one column for each ``w`` (figure 3)."""
     figure, panels = _panels(len(runs), len(SHOWN_TEMPERATURES), panel=0.75 * PANEL)
     figure.suptitle("Actions (orange) at growing w")
     for row, run in zip(panels, runs, strict=True):
@@ -121,10 +104,7 @@ def temperatures(runs: Sequence[Run]) -> Figure:
 
 
 def from_grid(runs: Sequence[Run]) -> Figure:
-    """
-    :param runs: the agents
-    :return: arrows from a grid of initial actions to the actions drawn from them (figure 4)
-    """
+    """Lines from a grid of initial actions to the actions drawn from them (figure 4)."""
     figure, panels = _panels(1, len(runs), panel=1.6 * PANEL)
     figure.suptitle("From a grid of initial actions (white) to final ones (orange)")
     starts = _start_grid()
@@ -141,10 +121,7 @@ def from_grid(runs: Sequence[Run]) -> Figure:
 
 
 def steps(run: Run) -> Figure:
-    """
-    :param run: an agent with a Langevin policy
-    :return: a grid of initial actions and where its chains are at ten times on their way (figures 8 to 10)
-    """
+    """A grid of initial actions and where its chains are at ten times on their way (figures 8 to 10)."""
     sampler = run.langevin_model.policy.sampler
     visited = trajectories(run.model, _start_grid(), run.seed)
     shown = np.unique(np.linspace(0, sampler.chain_length, 11).round().astype(int))

@@ -17,16 +17,12 @@ from sb3_lql.langevin.sampler import ScoreFunction
 
 @dataclass(frozen=True)
 class Landscape:
-    """
-    Q(a, sigma_l) and its gradient in the action, for a Langevin chain in the critics' box [-1, 1]².
+    """Q(a, sigma_l) and its gradient in the action, for a Langevin chain in the critics' box [-1, 1]²."""
 
-    :param q_value: function of (actions, level) to values of shape (n_actions,)
-    :param score: its gradient in the action
-    :param sigmas: noise scale of each level, float64 tensor of shape (n_levels,); the last level stands for Q itself
-    """
-
+    #: Values of shape (n_actions,) from (actions, level).
     q_value: Callable[[th.Tensor, int], th.Tensor]
     score: ScoreFunction
+    #: Noise scale of each level, float64, shape (n_levels,); the last level stands for Q itself.
     sigmas: th.Tensor
 
     @property
@@ -36,10 +32,7 @@ class Landscape:
 
     @th.no_grad()
     def on_grid(self, level: int) -> np.ndarray:
-        """
-        :param level: noise level
-        :return: values at the points of :func:`~sb3_lql.benchmark.bandit.distributions.grid`, shape (400, 400)
-        """
+        """Values at the points of :func:`~sb3_lql.benchmark.bandit.distributions.grid`, shape (400, 400)."""
         points = grid()
         actions = th.as_tensor(points.reshape(-1, 2) / BOUND, dtype=th.float32)
         values: np.ndarray = self.q_value(actions, level).cpu().numpy().reshape(points.shape[:2])
@@ -72,31 +65,21 @@ def learned_landscape(policy: LangevinPolicy) -> Landscape:
 
 
 def noise_scales(policy: LangevinPolicy) -> th.Tensor:
-    """
-    :param policy: a policy
-    :return: the noise scale of each of its critic's levels, float64, shape (n_levels,); a single zero without levels
-    """
+    """Noise scale of each of the critic's levels, float64, shape (n_levels,); a single zero without levels."""
     # Without noise conditioning, a sampler's levels are steps of different sizes on one Q
     sampler = policy.sampler
     return sampler.sigmas.double().cpu() if sampler.noise_conditioned else th.zeros(1, dtype=th.float64)
 
 
 def perfect_landscape(model: LangevinAlgorithm) -> Landscape:
-    """
-    :param model: an agent trained on the bandit
-    :return: what its :func:`learned_landscape` should be: in scaled rewards too, and the sum of as many critics
-    """
+    """What the model's :func:`learned_landscape` should be: in scaled rewards too, and the sum of as many critics."""
     return exact_landscape(noise_scales(model.policy), scale=model.policy.n_critics * model.reward_scale)
 
 
 def exact_landscape(sigmas: th.Tensor, scale: float = 1.0) -> Landscape:
     """
-    What a perfect critic learns from uniformly random actions: equation 7 at all levels but the last, which equation 8
-    trains on clean actions.
-
-    :param sigmas: noise scale of each level, shape (n_levels,)
-    :param scale: factor on all values
-    :return: the reward and its smoothed forms
+    What a perfect critic learns from uniformly random actions, times ``scale``: equation 7 at all levels but the last,
+    which equation 8 trains on clean actions.
     """
     scales = [*sigmas[:-1].tolist(), 0.0]
 
@@ -112,13 +95,11 @@ def exact_landscape(sigmas: th.Tensor, scale: float = 1.0) -> Landscape:
 
 def smoothed_reward(actions: th.Tensor, sigma: float) -> th.Tensor:
     """
-    Equation 7 in closed form: ``E[reward(a) | a~]``, where ``a`` is uniform over the box and ``a~ ~ N(a, sigma² I)``.
+    Equation 7 in closed form: ``E[reward(a) | a~]``, where ``a`` is uniform over the box [-1, 1]² and ``a~ ~ N(a,
+    sigma² I)``; the reward itself for a sigma of 0. ``actions`` are ``a~``, shape (n_actions, 2); values have shape
+    (n_actions,).
 
     A mode's Gaussian times the noise's is a Gaussian again, of which the box cuts a part off.
-
-    :param actions: ``a~`` within [-1, 1]², shape (n_actions, 2)
-    :param sigma: noise scale in the units of that box; 0 for the reward itself
-    :return: values, shape (n_actions,)
     """
     centres = actions.new_tensor(MODES / BOUND)
     std = MODE_STD / BOUND

@@ -14,11 +14,8 @@ MODE_RADIUS = 0.3
 
 def summarize(samples: np.ndarray) -> dict[str, Any]:
     """
-    The measures of table 4 and figure 4.
-
-    :param samples: actions, shape (n_actions, 2)
-    :return: the share of actions within 0.3 of each high mode (``top``, ``right``, ``bottom``, ``left``), their
-        ``sum``, the share within 0.3 of a ``low`` mode, ``reward_mean`` and ``reward_std``
+    The measures of table 4 and figure 4: the share of actions within 0.3 of each high mode, their ``sum``, the share
+    within 0.3 of a ``low`` mode, and mean and standard deviation of the reward.
     """
     near = np.linalg.norm(samples[:, None] - MODES, axis=-1) <= MODE_RADIUS
     shares = near.mean(axis=0)
@@ -48,9 +45,6 @@ COLUMNS = {
 
 
 def mode_table(named: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """
-    :param named: names of rows, and the :func:`summarize` of each
-    :return: a Markdown table in the order of table 4
-    """
+    """Named results of :func:`summarize` as a Markdown table in the order of table 4."""
     rows = [[name, *(f"{measures[key]:.3f}" for key in COLUMNS)] for name, measures in named]
     return markdown_table(["", *COLUMNS.values()], rows)

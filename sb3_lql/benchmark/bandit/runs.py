@@ -30,24 +30,15 @@ INVERSE_TEMPERATURES = (1, 5, 10, 20, 50, 100, 200, 300, 400, 500)
 
 def draw(model: BaseAlgorithm, n_actions: int, seed: int, score: ScoreFunction | None = None) -> np.ndarray:
     """
-    :param model: an agent trained on the bandit
-    :param n_actions: number of actions
-    :param seed: seed of the draws
-    :param score: what a Langevin chain climbs; by default the gradient of its critics
-    :return: actions drawn from a_0 ~ N(0, I), shape (n_actions, 2)
+    Actions drawn from a_0 ~ N(0, I), shape (n_actions, 2). ``score`` is what a Langevin chain climbs, by default the
+    gradient of its critics.
     """
     actions: np.ndarray = trajectories(model, normal_starts(n_actions, seed), seed, score)[-1]
     return actions
 
 
 def draw_at(model: LangevinAlgorithm, inverse_temperature: float, n_actions: int, seed: int) -> np.ndarray:
-    """
-    :param model: an agent trained on the bandit
-    :param inverse_temperature: ``w``, in place of the agent's own
-    :param n_actions: number of actions
-    :param seed: seed of the draws
-    :return: actions as of :func:`draw`, shape (n_actions, 2)
-    """
+    """Actions as of :func:`draw`, at a ``w`` in place of the agent's own."""
     own = model.inverse_temperature
     model.inverse_temperature = inverse_temperature
     try:
@@ -57,25 +48,12 @@ def draw_at(model: LangevinAlgorithm, inverse_temperature: float, n_actions: int
 
 
 def measure_at_inverse_temperatures(model: LangevinAlgorithm, n_actions: int, seed: int) -> list[dict[str, Any]]:
-    """
-    :param model: an agent trained on the bandit
-    :param n_actions: number of actions
-    :param seed: seed of the draws
-    :return: ``inverse_temperature`` and the :func:`~sb3_lql.benchmark.bandit.measures.summarize` of actions drawn at
-        it, for each of :data:`INVERSE_TEMPERATURES`
-    """
+    """The measures of actions drawn at each of :data:`INVERSE_TEMPERATURES`."""
     return [{"inverse_temperature": w, **summarize(draw_at(model, w, n_actions, seed))} for w in INVERSE_TEMPERATURES]
 
 
 def draw_with_perfect_critic(model: LangevinAlgorithm, n_actions: int, seed: int) -> np.ndarray:
-    """
-    What an agent's chain does, whatever the agent has learned.
-
-    :param model: the agent
-    :param n_actions: number of actions
-    :param seed: seed of the draws
-    :return: actions as of :func:`draw`, from a chain on the exact Q, shape (n_actions, 2)
-    """
+    """Actions as of :func:`draw` from the agent's chain on the exact Q, whatever the agent has learned."""
     landscape = perfect_landscape(model)
     # Without noise conditioning, a sampler's levels are steps of different sizes on one Q
     return draw(

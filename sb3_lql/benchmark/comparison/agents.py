@@ -33,12 +33,9 @@ optimisers' states and its replay buffer.
 def save_agents(results: Path, output: Path) -> list[Path]:
     """
     For each algorithm and task save the policy of the finished run with the highest deterministic return, where
-    ``sb3-lql enjoy --folder`` looks for it, with a card.
+    ``sb3-lql enjoy --folder`` looks for it, with a card. Returns the agents' folders.
 
-    :param results: a benchmark's results folder
-    :param output: folder for the agents
-    :return: their folders
-    :raises ValueError: if no run is finished, or if the folder has no agents, as a report's copy has none
+    Raises ValueError if no run is finished, or if the results have no agents, as a report's copy has none.
     """
     groups = defaultdict(list)
     for name in read_json(results / PLAN_FILE).get("runs", []):
@@ -69,8 +66,6 @@ def strip(model: BaseAlgorithm) -> None:
     """
     Leave out of a model what only its training needs: the optimisers' states, and target networks of their own. The
     targets become the networks themselves, which are then saved once.
-
-    :param model: a model, changed in place
     """
     for name in model._get_torch_save_params()[0]:
         if isinstance(optimizer := recursive_getattr(model, name), th.optim.Optimizer):

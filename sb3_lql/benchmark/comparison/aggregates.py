@@ -20,15 +20,10 @@ BASELINE = ALGORITHMS[DEFAULT].label
 
 @dataclass(frozen=True)
 class Average:
-    """
-    A mean over seeds.
-
-    :param mean: the mean
-    :param deviation: standard deviation over the seeds (n - 1 in the denominator); None for a single one
-    :param n_seeds: number of seeds
-    """
+    """A mean over seeds."""
 
     mean: float
+    #: Standard deviation over the seeds (n - 1 in the denominator); None for a single one.
     deviation: float | None
     n_seeds: int
 
@@ -40,10 +35,7 @@ class Average:
 
 @dataclass(frozen=True)
 class UpdateTime:
-    """
-    :param milliseconds: time for an update, median over seeds
-    :param n_seeds: number of seeds
-    """
+    """Time for an update, median over seeds."""
 
     milliseconds: float
     n_seeds: int
@@ -51,10 +43,7 @@ class UpdateTime:
 
 @dataclass(frozen=True)
 class Estimate:
-    """
-    :param value: the estimate
-    :param interval: its bootstrap interval; None where a single seed gives none
-    """
+    """An estimate and its bootstrap interval, None where a single seed gives none."""
 
     value: float
     interval: tuple[float, float] | None
@@ -62,24 +51,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Aggregates:
-    """
-    Aggregates of rliable over tasks and seeds, in units of a normalised score of 100.
-
-    :param iqm: interquartile mean
-    :param optimality_gap: mean of what scores lack to 1
-    :param n_seeds: number of seeds
-    """
+    """Aggregates of rliable over tasks and seeds, in units of a normalised score of 100."""
 
     iqm: Estimate
+    #: Mean of what scores lack to 1.
     optimality_gap: Estimate
     n_seeds: int
 
 
 def average(values: Sequence[float] | np.ndarray) -> Average | None:
-    """
-    :param values: one number for each seed
-    :return: their mean and deviation, or None without any
-    """
+    """Mean and deviation of one number per seed; None without any."""
     if len(values) == 0:
         return None
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -87,12 +68,7 @@ def average(values: Sequence[float] | np.ndarray) -> Average | None:
 
 
 def mean_returns(runs: Sequence[RunResult], mode: str, step: int) -> list[float]:
-    """
-    :param runs: runs of an algorithm on a task
-    :param mode: how actions are chosen
-    :param step: number of the evaluation
-    :return: mean returns of the runs that have got that far
-    """
+    """Mean returns of those runs that have got to evaluation number ``step``."""
     return [found for run in runs if (found := run.mean_return(mode, step)) is not None]
 
 
@@ -100,14 +76,8 @@ def normalized_scores(
     comparison: Comparison, normalizers: dict[str, Normalizer], mode: str, step: int
 ) -> dict[str, np.ndarray]:
     """
-    Normalised scores of the seeds that are complete. A seed with a task missing is left out altogether, so that no
-    algorithm gains by missing a hard task.
-
-    :param comparison: results
-    :param normalizers: by task; tasks without one do not count
-    :param mode: how actions are chosen
-    :param step: number of the evaluation
-    :return: by algorithm, shape (n_complete_seeds, n_tasks)
+    Normalised scores by algorithm, shape (n_complete_seeds, n_tasks), over the tasks that have a normalizer. A seed
+    with a task missing is left out altogether, so that no algorithm gains by missing a hard task.
     """
     tasks = [task for task in comparison.tasks if task in normalizers]
     found = {(run.algorithm, run.task, run.seed): run.mean_return(mode, step) for run in comparison.runs}
@@ -127,12 +97,8 @@ def performance(
     comparison: Comparison, normalizers: dict[str, Normalizer], mode: str
 ) -> dict[str, list[Average | None]]:
     """
-    Normalised performance over the training (table 1): over seeds, of each seed's mean over the tasks.
-
-    :param comparison: results
-    :param normalizers: by task; tasks without one do not count
-    :param mode: how actions are chosen
-    :return: by algorithm, for each evaluation; None where no seed is complete
+    Normalised performance over the training (table 1): over seeds, of each seed's mean over the tasks. By algorithm,
+    for each evaluation; None where no seed is complete.
     """
     steps = [normalized_scores(comparison, normalizers, mode, step) for step in range(comparison.n_evaluations + 1)]
     return {
@@ -144,11 +110,7 @@ def performance(
 
 
 def aggregates(matrices: dict[str, np.ndarray], n_bootstrap: int) -> dict[str, Aggregates]:
-    """
-    :param matrices: normalised scores by algorithm, shape (n_seeds, n_tasks)
-    :param n_bootstrap: resamples of a bootstrap
-    :return: by algorithm; those without a complete seed are left out
-    """
+    """Aggregates of the matrices of :func:`normalized_scores`; algorithms without a complete seed are left out."""
     return {
         algorithm: Aggregates(
             iqm=_estimate([matrix / 100], metrics.aggregate_iqm, n_bootstrap),
@@ -162,10 +124,8 @@ def aggregates(matrices: dict[str, np.ndarray], n_bootstrap: int) -> dict[str, A
 
 def improvements(matrices: dict[str, np.ndarray], n_bootstrap: int) -> dict[tuple[str, str], Estimate]:
     """
-    :param matrices: normalised scores by algorithm, shape (n_seeds, n_tasks)
-    :param n_bootstrap: resamples of a bootstrap
-    :return: probability that a run of the first is better than one of the second, mean over tasks; for every pair of
-        algorithms in their order, as far as they have complete seeds
+    Probability that a run of the first is better than one of the second, mean over tasks; for every pair of algorithms
+    in their order, as far as they have complete seeds.
     """
     algorithms = [algorithm for algorithm, matrix in matrices.items() if len(matrix)]
     return {
@@ -177,9 +137,8 @@ def improvements(matrices: dict[str, np.ndarray], n_bootstrap: int) -> dict[tupl
 
 def mean_interval(values: np.ndarray, n_bootstrap: int) -> tuple[np.ndarray, np.ndarray]:
     """
-    :param values: one curve for each seed, shape (n_seeds, n_points)
-    :param n_bootstrap: resamples of the bootstrap
-    :return: lower and upper end of the percentile interval of the mean over seeds, shape (n_points,) each
+    Ends of the percentile interval of the mean over seeds, shape (n_points,) each; values have shape (n_seeds,
+    n_points).
     """
     drawn = np.random.default_rng(0).integers(len(values), size=(n_bootstrap, len(values)))
     tail = (1 - COVERAGE) / 2
@@ -188,18 +147,12 @@ def mean_interval(values: np.ndarray, n_bootstrap: int) -> tuple[np.ndarray, np.
 
 
 def baseline(comparison: Comparison) -> str:
-    """
-    :param comparison: results
-    :return: the algorithm whose size and time count as 1
-    """
+    """The algorithm whose size and time count as 1."""
     return BASELINE if BASELINE in comparison.algorithms else comparison.algorithms[0]
 
 
 def parameter_counts(comparison: Comparison) -> dict[str, dict[str, int]]:
-    """
-    :param comparison: results
-    :return: number of trained parameters, by task and by those algorithms that have a run
-    """
+    """Number of trained parameters, by task and by those algorithms that have a run."""
     counts: dict[str, dict[str, int]] = {}
     for run in comparison.begun:
         counts.setdefault(run.task, {}).setdefault(run.algorithm, sum(run.n_parameters.values()))
@@ -208,11 +161,9 @@ def parameter_counts(comparison: Comparison) -> dict[str, dict[str, int]]:
 
 def update_times(comparison: Comparison) -> dict[str, dict[str, UpdateTime]]:
     """
-    Time of training for an update, with the environment's steps: the median over the stretches between evaluations.
-    Compilation falls in the first of them, which is left out.
-
-    :param comparison: results
-    :return: by task and by those algorithms that have a run of two evaluations after updates; median over seeds
+    Time of training for an update, with the environment's steps: the median over seeds of the median over the stretches
+    between evaluations. Compilation falls in the first of them, which is left out; so are algorithms without two
+    evaluations after updates.
     """
     times: dict[str, dict[str, UpdateTime]] = {}
     for task in comparison.tasks:

@@ -35,15 +35,10 @@ def run_all(
     gpus_per_run: float = 0.0,
 ) -> None:
     """
-    Train the runs that are not finished, as many at once as there is room for. Ctrl-C stops them.
+    Train the runs that are not finished, in their order, as many at once as there is room for. Ctrl-C stops them.
 
-    :param runs: the runs, in the order in which they begin
-    :param results: folder for all that is written, which all machines of a cluster see
-    :param train: trains one of them, in its folder
-    :param address: a cluster's; by default this machine is the cluster
-    :param cpus_per_run: CPU cores that a run takes
-    :param gpus_per_run: GPUs that a run takes, such as 0.2 for five runs on each
-    :raises ValueError: if this machine has less than a run takes
+    All machines of a cluster must see ``results``. Without an ``address`` this machine is the cluster; ValueError if it
+    has less than a run takes.
     """
     folder = results / "runs"
     waiting = [run for run in runs if status_of(folder / run.name) != "finished"]
@@ -115,11 +110,8 @@ def _check_room(address: str | None, cpus: float, gpus: float) -> None:
 
 class ProgressDisplay:
     """
-    A bar for all runs and one for each that is running, of its evaluations; a line for each that has ended.
-
-    :param runs: the runs that are not finished
-    :param n_finished: number of those that are
-    :param folder: folder of the runs, where their records tell how they go
+    A bar for all runs and one for each that is running, of its evaluations; a line for each that has ended. The records
+    in ``folder`` tell how the runs go; ``runs`` are those that are not finished.
     """
 
     def __init__(self, runs: Sequence[Run], n_finished: int, folder: Path) -> None:
@@ -138,11 +130,7 @@ class ProgressDisplay:
         self.progress.stop()
 
     def update(self, runs: Iterable[Run]) -> None:
-        """
-        Draw the bars of runs that have begun, and say which have begun again.
-
-        :param runs: runs that have not ended
-        """
+        """Draw the bars of runs that have begun, and say which have begun again."""
         for run in runs:
             if (n_attempts := self._count_attempts(run)) > self.n_attempts[run.name]:
                 self.n_attempts[run.name] = n_attempts
@@ -155,11 +143,7 @@ class ProgressDisplay:
                 self.progress.update(self.bars[run.name], completed=len(evaluations), note=note)
 
     def end(self, run: Run) -> None:
-        """
-        Remove a run's bar, and say how it ended.
-
-        :param run: the run
-        """
+        """Remove a run's bar, and say how it ended."""
         record = self._record(run)
         error = record.get("error")
         self._print(f"{run.name}: {record['status']}{f': {error.strip().splitlines()[-1]}' if error else ''}")

@@ -17,10 +17,8 @@ SEED_SHIFT = 1_000_000
 
 def evaluate(model: BaseAlgorithm, env: VecEnv, seed: int) -> dict[str, dict[str, list[Any]]]:
     """
-    :param model: the agent
-    :param env: as many environments as there are episodes to play, all at once
-    :param seed: seed of the training
-    :return: for the modes "deterministic" and "stochastic" the undiscounted ``returns`` and ``lengths`` of the episodes
+    Undiscounted ``returns`` and ``lengths`` of one episode in each of the environments, for both modes. ``seed`` is
+    that of the training.
     """
     if model.get_vec_normalize_env() is not None:
         assert model.env is not None

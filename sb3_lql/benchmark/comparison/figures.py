@@ -26,12 +26,7 @@ MANY_UPDATES = 10_000
 
 
 def save(figure: Figure, folder: Path, name: str) -> str:
-    """
-    :param figure: the figure, written as SVG
-    :param folder: where to
-    :param name: file name without suffix
-    :return: file name
-    """
+    """Write a figure as SVG, and return its file name."""
     # The same figure gives the same file
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
@@ -39,12 +34,7 @@ def save(figure: Figure, folder: Path, name: str) -> str:
 
 
 def learning_curves(comparison: Comparison, mode: str, n_bootstrap: int) -> Figure:
-    """
-    :param comparison: results
-    :param mode: how actions are chosen
-    :param n_bootstrap: resamples of the bootstrap
-    :return: return over updates, a panel for each task: every seed, and the mean over those seeds that got furthest
-    """
+    """Return over updates, a panel for each task: every seed, and the mean over those seeds that got furthest."""
     n_columns = min(N_COLUMNS, len(comparison.tasks))
     n_rows = -(-len(comparison.tasks) // n_columns)
     figure = Figure(figsize=(PANEL[0] * n_columns, PANEL[1] * n_rows), layout="constrained")
@@ -65,10 +55,8 @@ def learning_curves(comparison: Comparison, mode: str, n_bootstrap: int) -> Figu
 
 def normalized_performance(comparison: Comparison, performance: dict[str, list[Average | None]]) -> Figure:
     """
-    :param comparison: results
-    :param performance: for each algorithm and evaluation
-    :return: normalised performance and its standard error over the training (figure 5's last panel); points from fewer
-        seeds than planned are hollow
+    Normalised performance and its standard error over the training (figure 5's last panel); points from fewer seeds
+    than planned are hollow.
     """
     figure = Figure(figsize=(1.6 * PANEL[0], 1.4 * PANEL[1]), layout="constrained")
     axes = figure.subplots()
@@ -94,10 +82,8 @@ def intervals(
     comparison: Comparison, aggregates: dict[str, Aggregates], improvements: dict[tuple[str, str], Estimate]
 ) -> Figure:
     """
-    :param comparison: results
-    :param aggregates: by algorithm, of one at least
-    :param improvements: by pair of algorithms, if there are two
-    :return: interquartile mean, optimality gap and probability of improvement with their intervals
+    Interquartile mean, optimality gap and probability of improvement (if there are two algorithms) with their
+    intervals.
     """
     colours = _colours(comparison.algorithms)
     probability = "probability of improvement"

@@ -12,20 +12,14 @@ STYLE = Path(__file__).with_name("report.css")
 
 
 def text(content: object) -> str:
-    """
-    :param content: anything
-    :return: Markdown, on one line, that shows just this
-    """
+    """Markdown, on one line, that shows just this."""
     line = re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", " ".join(str(content).split()))
     # At the beginning, what would be the mark of a list
     return re.sub(r"^(\d*)([-+.)])(?=\s|$)", r"\1\\\2", line)
 
 
 def code(content: str) -> str:
-    """
-    :param content: anything
-    :return: Markdown, on one line, that shows this as code; in a table only, since it escapes ``|``
-    """
+    """Markdown, on one line, that shows this as code; in a table only, since it escapes ``|``."""
     line = " ".join(content.split()).replace("|", r"\|")
     if not line:
         return ""
@@ -36,10 +30,8 @@ def code(content: str) -> str:
 
 def to_html(markdown: str, title: str, folder: Path) -> str:
     """
-    :param markdown: the text; HTML in it is shown, not used
-    :param title: title of the page
-    :param folder: where paths of images start; the images become part of the page
-    :return: the page, complete without any other file
+    A page complete without any other file. HTML in the text is shown, not used; images, whose paths start in
+    ``folder``, become part of the page.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     for kind in ("table_open", "table_close"):

@@ -16,10 +16,9 @@ class Milestones(BaseCallback):
     """
     Evaluates and saves between updates and collection, where nothing is half done.
 
-    :param milestones: the evaluations that are missing: progress, and the environment steps that each waits for
-    :param seconds: what the training has taken before
-    :param evaluate: function of the progress and the seconds of training so far
-    :param save: function of the seconds
+    ``milestones`` are the evaluations that are missing: progress, and the environment steps that each waits for.
+    ``seconds`` is what the training has taken before; ``evaluate`` gets the progress and the seconds so far, ``save``
+    the seconds.
     """
 
     def __init__(

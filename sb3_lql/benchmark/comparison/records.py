@@ -22,10 +22,7 @@ def write_plan(spec: Spec, results: Path, command: str) -> None:
     """
     Record what is to be run, for the report.
 
-    :param spec: the benchmark
-    :param results: its results folder
-    :param command: the command that runs it
-    :raises ValueError: if the folder has other runs: more may join a benchmark, but none may change
+    Raises ValueError if the folder has other runs: more may join a benchmark, but none may change.
     """
     plan: dict[str, Any] = {
         "name": spec.name,
@@ -49,10 +46,7 @@ def write_plan(spec: Spec, results: Path, command: str) -> None:
 
 
 def unstarted(run: Run) -> dict[str, Any]:
-    """
-    :param run: a run
-    :return: its record while nothing is known but what was asked for
-    """
+    """A run's record while nothing is known but what was asked for."""
     return {
         "task": run.task,
         "algorithm": run.algorithm.label,
@@ -68,30 +62,19 @@ def unstarted(run: Run) -> dict[str, Any]:
 
 
 def record_failure(run: Run, folder: Path, error: str) -> None:
-    """
-    :param run: a run that failed
-    :param folder: the run's folder
-    :param error: why
-    """
+    """Mark a run as failed, and keep what is known of it."""
     folder.mkdir(parents=True, exist_ok=True)
     known = unstarted(run) | read_json(folder / RUN_FILE)
     write_json(folder / RUN_FILE, known | {"status": "failed", "error": error})
 
 
 def status_of(folder: Path) -> str:
-    """
-    :param folder: a run's folder
-    :return: "missing", "running" (also where it was stopped), "finished" or "failed"
-    """
+    """A run's "missing", "running" (also where it was stopped), "finished" or "failed"."""
     return str(read_json(folder / RUN_FILE).get("status", "missing"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """
-    :param path: a file
-    :return: what it holds; nothing if there is none
-    :raises ValueError: if it holds something else than a mapping as JSON
-    """
+    """The mapping in a file, empty if there is no file; ValueError if it holds anything else."""
     if not path.exists():
         return {}
     try:
@@ -104,12 +87,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_as(form: type[Form], path: Path) -> Form:
-    """
-    :param form: a class of msgspec's
-    :param path: a file
-    :return: what it holds
-    :raises ValueError: if it holds something else, naming where
-    """
+    """A file's content as a class of msgspec's; ValueError, naming where, if it holds something else."""
     try:
         return msgspec.convert(read_json(path), form)
     except msgspec.ValidationError as error:
@@ -117,11 +95,6 @@ def read_as(form: type[Form], path: Path) -> Form:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """
-    Write a file in one stroke: whoever reads it finds the old one or the new one.
-
-    :param path: the file
-    :param value: what it will hold
-    """
+    """Write a file in one stroke: a reader finds the old one or the new one."""
     with atomic_write(path) as file:
         file.write((json.dumps(value, indent=1) + "\n").encode())

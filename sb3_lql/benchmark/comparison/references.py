@@ -11,24 +11,14 @@ REFERENCES = Path(__file__).with_name("references.yml")
 
 
 class Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """
-    A return that others are measured by.
-
-    :param value: the return
-    :param source: where it comes from
-    """
+    """A return that others are measured by, and where it comes from."""
 
     value: float
     source: Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Normalizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """
-    The returns of a task that count as 0 and as 100.
-
-    :param random: return of uniformly random actions
-    :param reference: return of a good agent
-    """
+    """The returns of a task that count as 0 (uniformly random actions) and as 100 (a good agent)."""
 
     random: Anchor
     reference: Anchor
@@ -39,51 +29,32 @@ class Normalizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"random={low} and reference={high} must be finite, and the reference above")
 
     def score(self, value: float) -> float:
-        """
-        :param value: a return
-        :return: 100 * (value - random) / (reference - random)
-        """
+        """100 * (value - random) / (reference - random)."""
         return 100 * (value - self.random.value) / (self.reference.value - self.random.value)
 
 
 class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """
-    A number that others have published.
-
-    :param method: the algorithm
-    :param metric: what was measured
-    :param tasks: environments' ids that it is about; none if it is an aggregate
-    :param value: the number as it was published
-    :param budget: environment steps, seeds and the like
-    :param source: where it was published
-    """
+    """A number that others have published."""
 
     method: str
     metric: str
+    #: Environments' ids that it is about; none if it is an aggregate.
     tasks: tuple[str, ...]
     value: str | float
+    #: Environment steps, seeds and the like.
     budget: str
     source: str
 
 
 class References(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """
-    The content of the file.
-
-    :param normalizers: by environment's id
-    :param published: numbers published elsewhere
-    """
+    """The content of the file; normalizers by environment's id."""
 
     normalizers: dict[str, Normalizer]
     published: tuple[Published, ...]
 
 
 def load_references(path: Path = REFERENCES) -> References:
-    """
-    :param path: a YAML file with ``normalizers`` and ``published``
-    :return: its content
-    :raises ValueError: if the file says something else, naming where
-    """
+    """The content of a YAML file; ValueError, naming where, if it says something else."""
     try:
         return msgspec.yaml.decode(path.read_bytes(), type=References)
     except (OSError, msgspec.MsgspecError) as error:

@@ -18,13 +18,8 @@ from sb3_lql.benchmark.comparison.results import MODES, Comparison, read_results
 
 def write_report(results: Path, output: Path, *, n_bootstrap: int = 2000) -> Path:
     """
-    Write ``report.md``, ``report.html`` and ``figures/``. The same results give the same files.
-
-    :param results: results folder of ``sb3-lql benchmark run``, complete or not
-    :param output: where to write to
-    :param n_bootstrap: resamples of each bootstrap
-    :return: path of the HTML page
-    :raises ValueError: if there are no results, or damaged ones
+    Write ``report.md``, ``report.html`` and ``figures/``, and return the path of the HTML page. The same results,
+    complete or not, give the same files; ValueError if there are none, or damaged ones.
     """
     comparison = read_results(results)
     references = load_references()

@@ -17,37 +17,25 @@ MODES = {
 
 
 class Episodes(msgspec.Struct, frozen=True):
-    """
-    The episodes of an evaluation in one mode.
-
-    :param returns: their returns
-    """
+    """The episodes of an evaluation in one mode."""
 
     returns: Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """
-    One evaluation of an agent.
+    """One evaluation of an agent, in both :data:`MODES`."""
 
-    :param fraction: progress of the training after its random steps
-    :param updates: updates before it, the paper's iterations
-    :param training_seconds: time of the training before it, without evaluations
-    :param deterministic: episodes in this one of :data:`MODES`
-    :param stochastic: episodes in the other
-    """
-
+    #: Progress of the training after its random steps.
     fraction: float
+    #: Updates before it, the paper's iterations.
     updates: int
+    #: Time of the training before it, without evaluations.
     training_seconds: float
     deterministic: Episodes
     stochastic: Episodes
 
     def mean_return(self, mode: str) -> float:
-        """
-        :param mode: one of :data:`MODES`
-        :return: mean return over the episodes
-        """
+        """Mean return over the episodes."""
         return float(np.mean(getattr(self, mode).returns))
 
 
@@ -68,47 +56,35 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """
-    One start of a run, or one resumption.
+    """One start of a run, or one resumption."""
 
-    :param hardware: what it ran on; None in files of before this was recorded
-    """
-
+    #: None in files of before this was recorded.
     hardware: Machine | None = None
 
 
 class RunResult(msgspec.Struct, frozen=True):
-    """
-    One run that was planned. What follows the command is known once its agent is built.
-
-    :param task: environment's id
-    :param algorithm: label of the algorithm
-    :param seed: seed of the run
-    :param status: ``"missing"`` (not begun), ``"running"`` (or stopped), ``"finished"`` or ``"failed"``
-    :param error: traceback of one that failed
-    :param attempts: its starts and resumptions
-    :param evaluations: evaluation ``k`` of ``n`` at the fraction ``k / n`` of the steps, as far as the run has got
-    :param command: the command that trains the same agent by itself
-    :param machine: what it began on
-    :param n_timesteps: environment steps
-    :param learning_starts: those of them before the first update
-    :param n_eval_episodes: episodes of an evaluation in each mode
-    :param n_parameters: trained parameters of each network
-    :param versions: versions of the software
-    """
+    """One run that was planned. What follows the command is known once its agent is built."""
 
     task: str
     algorithm: str
     seed: int
+    #: "missing" (not begun), "running" (or stopped), "finished" or "failed".
     status: Literal["missing", "running", "finished", "failed"]
+    #: Traceback of one that failed.
     error: str | None = None
     attempts: tuple[Attempt, ...] = ()
+    #: Evaluation ``k`` of ``n`` at the fraction ``k / n`` of the steps, as far as the run has got.
     evaluations: tuple[Evaluation, ...] = ()
+    #: Trains the same agent by itself.
     command: str = ""
+    #: What it began on.
     machine: Machine | None = msgspec.field(default=None, name="hardware")
     n_timesteps: int = 0
+    #: Environment steps before the first update.
     learning_starts: int = 0
+    #: In each mode.
     n_eval_episodes: int = 0
+    #: Trained parameters of each network.
     n_parameters: dict[str, int] = msgspec.field(default_factory=dict, name="parameters")
     versions: dict[str, str] = {}
 
@@ -120,11 +96,7 @@ class RunResult(msgspec.Struct, frozen=True):
         return "; then ".join(dict.fromkeys(str(attempt.hardware or self.machine) for attempt in self.attempts))
 
     def mean_return(self, mode: str, step: int) -> float | None:
-        """
-        :param mode: one of :data:`MODES`
-        :param step: number of the evaluation, from 0
-        :return: mean return over its episodes, or None if the run has not got that far
-        """
+        """Mean return over the episodes of evaluation number ``step``; None if the run has not got that far."""
         return self.evaluations[step].mean_return(mode) if step < len(self.evaluations) else None
 
 
@@ -133,26 +105,17 @@ RunName = Annotated[str, msgspec.Meta(pattern=r".+/.+/\d+$")]
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """
-    What was planned and what has come of it.
-
-    :param name: name of the benchmark
-    :param command: the command that ran it
-    :param algorithms: labels, the first one is set against the others
-    :param tasks: environments' ids
-    :param seeds: seeds of every algorithm on every task
-    :param n_evaluations: evaluations of a run, besides the one before the first update
-    :param run_names: folders of all planned runs
-    :param commands: the command of each
-    :param runs: what has come of them
-    """
+    """What was planned and what has come of it."""
 
     name: str
     command: str
+    #: Labels; the first is set against the others.
     algorithms: tuple[str, ...]
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
+    #: Evaluations of a run, besides the one before the first update.
     n_evaluations: Annotated[int, msgspec.Meta(ge=1)] = msgspec.field(name="evaluations")
+    #: Folders of all planned runs.
     run_names: tuple[RunName, ...] = msgspec.field(name="runs")
     commands: dict[str, str] = {}
     runs: tuple[RunResult, ...] = msgspec.field(default=(), name="results")  # not in the file
@@ -168,19 +131,14 @@ class Comparison(msgspec.Struct, frozen=True):
         return [self.n_evaluations * point // N_PROGRESS_POINTS for point in range(1, N_PROGRESS_POINTS + 1)]
 
     def of(self, task: str, algorithm: str) -> list[RunResult]:
-        """
-        :param task: environment's id
-        :param algorithm: label of the algorithm
-        :return: the runs of the algorithm on the task, one for each seed
-        """
+        """The runs of the algorithm on the task, one for each seed."""
         return [run for run in self.runs if (run.task, run.algorithm) == (task, algorithm)]
 
 
 def read_results(folder: Path) -> Comparison:
     """
-    :param folder: results folder of ``sb3-lql benchmark run``
-    :return: its content
-    :raises ValueError: if it is no such folder, if no run has begun, or if one of its files is damaged
+    The content of a results folder of ``sb3-lql benchmark run``. Raises ValueError if it is no such folder, if no run
+    has begun, or if one of its files is damaged.
     """
     path = folder / PLAN_FILE
     if not path.is_file():

@@ -25,10 +25,7 @@ NOTHING = "\N{EN DASH}"
 
 
 def summary(comparison: Comparison) -> str:
-    """
-    :param comparison: results
-    :return: title and what was run
-    """
+    """The title and what was run."""
     finished = sum(run.status == "finished" for run in comparison.runs)
     steps: dict[str, list[str]] = {}
     for run in comparison.begun:
@@ -56,10 +53,7 @@ def summary(comparison: Comparison) -> str:
 
 
 def unfinished(comparison: Comparison) -> str:
-    """
-    :param comparison: results
-    :return: a warning that names the runs that are missing, incomplete or failed; empty if there are none
-    """
+    """A warning that names the runs that are missing, incomplete or failed; empty if there are none."""
     open_runs = [run for run in comparison.runs if run.status != "finished"]
     if not open_runs:
         return ""
@@ -81,11 +75,7 @@ def unfinished(comparison: Comparison) -> str:
 
 
 def final_returns(comparison: Comparison, mode: str) -> str:
-    """
-    :param comparison: results
-    :param mode: how actions are chosen
-    :return: table of the return at the end, by task and algorithm
-    """
+    """Table of the return at the end, by task and algorithm."""
 
     def cell(task: str, algorithm: str) -> str:
         found = average(mean_returns(comparison.of(task, algorithm), mode, comparison.n_evaluations))
@@ -95,11 +85,7 @@ def final_returns(comparison: Comparison, mode: str) -> str:
 
 
 def normalized_performance(comparison: Comparison, performance: dict[str, list[Average | None]]) -> str:
-    """
-    :param comparison: results
-    :param performance: for each algorithm and evaluation
-    :return: its table (table 1 of the paper)
-    """
+    """Table of normalised performance over the training (table 1 of the paper)."""
     steps = comparison.progress_steps
     spread = attrgetter("standard_error")
     rows = [
@@ -110,11 +96,7 @@ def normalized_performance(comparison: Comparison, performance: dict[str, list[A
 
 
 def normalizers(comparison: Comparison, known: dict[str, Normalizer]) -> str:
-    """
-    :param comparison: results
-    :param known: by task
-    :return: table of what counts as 0 and as 100
-    """
+    """Table of what counts as 0 and as 100."""
     rows = []
     for task in comparison.tasks:
         if (entry := known.get(task)) is None:
@@ -126,11 +108,7 @@ def normalizers(comparison: Comparison, known: dict[str, Normalizer]) -> str:
 
 
 def aggregate_table(comparison: Comparison, aggregates: dict[str, Aggregates]) -> str:
-    """
-    :param comparison: results
-    :param aggregates: by algorithm
-    :return: table of interquartile mean and optimality gap
-    """
+    """Table of interquartile mean and optimality gap."""
     rows = []
     for algorithm in comparison.algorithms:
         found = aggregates.get(algorithm)
@@ -140,10 +118,7 @@ def aggregate_table(comparison: Comparison, aggregates: dict[str, Aggregates]) -
 
 
 def improvement_table(improvements: dict[tuple[str, str], Estimate]) -> str:
-    """
-    :param improvements: by pair of algorithms, of one pair at least
-    :return: table of the probabilities that a row's algorithm is better than a column's
-    """
+    """Table of the probabilities that a row's algorithm is better than a column's, of one pair at least."""
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*improvements, strict=True))
     cells = {pair: _estimate(found) for pair, found in improvements.items()}
     header = ["Probability of improvement", *(f"over {text(column)}" for column in columns)]
@@ -151,10 +126,7 @@ def improvement_table(improvements: dict[tuple[str, str], Estimate]) -> str:
 
 
 def parameter_table(comparison: Comparison) -> str:
-    """
-    :param comparison: results
-    :return: table of trained parameters and their ratios (table 2 of the paper)
-    """
+    """Table of trained parameters and their ratios (table 2 of the paper)."""
     counts = parameter_counts(comparison)
 
     def cell(task: str, algorithm: str) -> str:
@@ -167,10 +139,7 @@ def parameter_table(comparison: Comparison) -> str:
 
 
 def time_table(comparison: Comparison) -> str:
-    """
-    :param comparison: results
-    :return: table of the time for an update and its ratios (table 3 of the paper)
-    """
+    """Table of the time for an update and its ratios (table 3 of the paper)."""
     times = update_times(comparison)
 
     def cell(task: str, algorithm: str) -> str:
@@ -184,20 +153,14 @@ def time_table(comparison: Comparison) -> str:
 
 
 def published_table(entries: Iterable[Published]) -> str:
-    """
-    :param entries: numbers published elsewhere
-    :return: their table
-    """
+    """Table of numbers published elsewhere."""
     header = ["Method", "Metric", "Value", "Budget", "Source"]
     cells = [(entry.method, entry.metric, entry.value, entry.budget, entry.source) for entry in entries]
     return markdown_table(header, [[text(cell) for cell in row] for row in cells])
 
 
 def run_table(comparison: Comparison) -> str:
-    """
-    :param comparison: results
-    :return: table of all planned runs
-    """
+    """Table of all planned runs."""
     header = ["Task", "Algorithm", "Seed", "Status", "Progress", "Updates"]
     header += [f"Final return, {mode}" for mode in MODES] + ["Training time", "Attempts", "Command"]
     rows = []

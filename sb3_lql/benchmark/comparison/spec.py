@@ -18,27 +18,21 @@ N_EVAL_EPISODES = 20
 
 
 def slug(label: str) -> str:
-    """
-    :param label: name of an algorithm in a report
-    :return: the same as a folder's name
-    """
+    """An algorithm's label as a folder's name."""
     return re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """
-    One of the things compared.
+    """One of the things compared."""
 
-    :param label: what the report calls it
-    :param algo: what the RL Zoo calls it
-    :param hyperparams: changes to the RL Zoo's hyperparameters
-    :param config: YAML file with the RL Zoo's hyperparameters; by default the packaged one
-    """
-
+    #: What the report calls it.
     label: str
+    #: What the RL Zoo calls it.
     algo: str
+    #: Changes to the RL Zoo's hyperparameters.
     hyperparams: dict[str, Any] = field(default_factory=dict)
+    #: YAML file with the RL Zoo's hyperparameters; by default the packaged one.
     config: str | None = None
 
     @property
@@ -49,21 +43,14 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class Run:
-    """
-    One training run.
-
-    :param algorithm: what is trained
-    :param task: environment's id
-    :param seed: seed of everything random
-    :param n_timesteps: environment steps with the random ones; 0 for the RL Zoo's number
-    :param n_evaluations: evaluations during training, besides the one before the first update
-    :param n_eval_episodes: episodes of an evaluation
-    """
+    """One training run."""
 
     algorithm: Algorithm
     task: str
     seed: int
+    #: Environment steps with the random ones; 0 for the RL Zoo's number.
     n_timesteps: int
+    #: During training, besides the one before the first update.
     n_evaluations: int
     n_eval_episodes: int
 
@@ -88,28 +75,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Spec:
-    """
-    A benchmark.
-
-    :param name: name of the file, without its suffix
-    :param tasks: environment steps by environment's id, as in :class:`Run`
-    :param algorithms: what is compared; the first is set against the others
-    :param seeds: seeds of the runs
-    :param n_evaluations: as in :class:`Run`
-    :param n_eval_episodes: as in :class:`Run`
-    """
+    """A benchmark."""
 
     name: str
+    #: Environment steps by environment's id, as in :class:`Run`.
     tasks: dict[str, int]
+    #: The first is set against the others.
     algorithms: tuple[Algorithm, ...]
     seeds: tuple[int, ...]
     n_evaluations: int = N_PROGRESS_POINTS
     n_eval_episodes: int = N_EVAL_EPISODES
 
     def runs(self) -> Iterator[Run]:
-        """
-        :return: all runs; seed by seed, so that a benchmark that is stopped early has something of everything
-        """
+        """All runs; seed by seed, so that a benchmark that is stopped early has something of everything."""
         for seed in self.seeds:
             for task, n_timesteps in self.tasks.items():
                 for algorithm in self.algorithms:
@@ -118,12 +96,8 @@ class Spec:
 
 def read_spec(path: Path, algos: set[str]) -> Spec:
     """
-    :param path: a YAML file with ``tasks``, ``algorithms``, ``seeds`` and, if wanted, ``evaluations`` and
-        ``n_eval_episodes``
-    :param algos: names of the algorithms that the RL Zoo knows
-    :return: the benchmark
-    :raises ValueError: if the file says something else, or does not exist
-    :raises TypeError: if a number is none
+    The benchmark in a YAML file, of algorithms that the RL Zoo knows as ``algos``. Raises ValueError or TypeError,
+    naming the entry, if the file says something else.
     """
     try:
         entries = yaml.safe_load(path.read_text())

@@ -35,11 +35,8 @@ def train(run: Run, folder: Path, *, config: str | None, device: str, n_threads:
     Train, evaluate and record one run. Where the folder has a checkpoint of it, training resumes from there. An error
     is recorded, not raised.
 
-    :param run: the run
-    :param folder: the run's folder, for ``run.json``, ``log.txt``, what the RL Zoo saves, and checkpoints until the end
-    :param config: the RL Zoo's file of hyperparameters
-    :param device: PyTorch's device, or "auto"
-    :param n_threads: PyTorch's threads on the CPU
+    The folder gets ``run.json``, ``log.txt``, what the RL Zoo saves, and checkpoints until the end. ``config`` is the
+    RL Zoo's file of hyperparameters.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if status_of(folder) == "finished":  # by a process that died before it could say so
@@ -58,10 +55,8 @@ def train(run: Run, folder: Path, *, config: str | None, device: str, n_threads:
 
 class Training:
     """
-    A run in this process. The arguments are those of :func:`train`.
-
-    :raises ValueError: if the run cannot learn anything, or is not the one that was begun
-    :raises TypeError: if the algorithm is not off-policy
+    A run in this process; the arguments are those of :func:`train`. Raises ValueError if the run cannot learn anything,
+    or is not the one that was begun, and TypeError if the algorithm is not off-policy.
     """
 
     def __init__(self, run: Run, folder: Path, config: str | None, device: str) -> None:
@@ -127,12 +122,7 @@ class Training:
         return [(k / n, first + round(k / n * (self.n_timesteps - first))) for k in range(n + 1)]
 
     def evaluate(self, fraction: float, training_seconds: float) -> None:
-        """
-        Evaluate the agent and record it.
-
-        :param fraction: progress of the training after its random steps
-        :param training_seconds: what it has taken since its start
-        """
+        """Evaluate the agent and record it; ``fraction`` is the progress after the random steps."""
         started = time.perf_counter()
         episodes = evaluate(self.model, self.eval_env, self.spec.seed)
         self.record["evaluations"].append(
@@ -147,9 +137,7 @@ class Training:
         )
 
     def save_checkpoint(self, training_seconds: float) -> None:
-        """
-        :param training_seconds: what the training has taken since its start
-        """
+        """Save the model and its record so far; TakenOverError if another process has taken the run over."""
         self._check_ownership()
         self.record["training_seconds"] = training_seconds
         save_checkpoint(self.model, self.folder / CHECKPOINTS, keep=1, extra=self.record)
@@ -185,12 +173,7 @@ class Training:
         write_json(self.folder / RUN_FILE, self.record | {"status": "running", "error": None})
 
     def write(self, status: str) -> None:
-        """
-        Write the record, with the evaluations so far.
-
-        :param status: "running" or "finished"
-        :raises TakenOverError: if another process has taken the run over
-        """
+        """Write the record, with the evaluations so far; TakenOverError if another process has taken the run over."""
         self._check_ownership()
         write_json(self.folder / RUN_FILE, self.record | {"status": status, "error": None})
 
@@ -202,10 +185,7 @@ class Training:
 
 
 def count_parameters(model: BaseAlgorithm) -> dict[str, int]:
-    """
-    :param model: an agent
-    :return: trained parameters of its actor, if it has one, and of its critic; target networks are copies
-    """
+    """Trained parameters of an agent's actor, if it has one, and of its critic; target networks are copies."""
     networks = {name: getattr(model.policy, name, None) for name in ("actor", "critic")}
     return {
         name: sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
