@@ -1,7 +1,8 @@
 """The algorithms that the paper compares with."""
 
+from sb3_lql.baselines.dacer import DACER
 from sb3_lql.baselines.dpmd import DPMD
 from sb3_lql.baselines.qsm import QSM
 from sb3_lql.baselines.sdac import SDAC
 
-__all__ = ["DPMD", "QSM", "SDAC"]
+__all__ = ["DACER", "DPMD", "QSM", "SDAC"]

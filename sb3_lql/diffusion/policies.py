@@ -15,6 +15,7 @@ from sb3_lql.common.validation import check_count
 from sb3_lql.diffusion.process import DiffusionProcess
 from sb3_lql.engine.acceleration import compiled
 from sb3_lql.engine.policy import ChainPolicy, best_of_samples
+from sb3_lql.networks.critics import EnsembleCritic
 from sb3_lql.networks.denoisers import Denoiser
 
 #: Keeps the quantile of a fixed start finite.
@@ -46,6 +47,7 @@ class DiffusionPolicy(ChainPolicy):
     :param process: the noise schedule and the chain
     :param start_scale: standard deviation of ``x_T``
     :param acts_with_target: act by the denoiser's running average
+    :param critic_class: class of the critic
     :param denoiser_class: class of the denoiser, made of (features_dim, action_dim, n_steps, net_arch, activation_fn)
     :param denoiser_kwargs: keyword arguments of the denoiser, ``activation_fn`` among them if it is another
     :param initialize: is applied to critic and denoiser once they are made, for other initial weights
@@ -70,6 +72,7 @@ class DiffusionPolicy(ChainPolicy):
         process: DiffusionProcess,
         start_scale: float = 1.0,
         acts_with_target: bool = False,
+        critic_class: type[EnsembleCritic] = EnsembleCritic,
         denoiser_class: Callable[..., Denoiser] = Denoiser,
         denoiser_kwargs: dict[str, Any] | None = None,
         initialize: Callable[[nn.Module], None] | None = None,
@@ -84,6 +87,7 @@ class DiffusionPolicy(ChainPolicy):
         self.process = process
         self.start_scale = start_scale
         self.acts_with_target = acts_with_target
+        self.critic_class = critic_class
         self.denoiser_class = denoiser_class
         self.denoiser_kwargs = denoiser_kwargs or {}
         self.initialize = initialize
@@ -126,6 +130,7 @@ class DiffusionPolicy(ChainPolicy):
         start = self.start_scale * th.randn(shape, device=features.device)
         return start, th.randn((self.process.n_steps - 1, *shape), device=features.device)
 
+    @th.no_grad()
     def run(self, features: th.Tensor, *draws: th.Tensor) -> th.Tensor:
         """
         :param features: shape (batch, features_dim)
@@ -146,14 +151,13 @@ class DiffusionPolicy(ChainPolicy):
         with th.no_grad():
             return denoising_chain(self.process, denoiser, features, self.start_scale * normal, None)
 
-    @th.no_grad()
     def denoise(self, denoiser: Denoiser, features: th.Tensor, start: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
         """
         :param denoiser: the online one, or its average
         :param features: shape (batch, features_dim)
         :param start: ``x_T``, shape (batch, action_dim)
         :param noise: ``z``, shape (T - 1, batch, action_dim)
-        :return: where the chains end, in [-1, 1], shape (batch, action_dim), without gradient
+        :return: where the chains end, in [-1, 1], shape (batch, action_dim)
         """
         chain = compiled_denoising_chain if self.compiles else denoising_chain
         return chain(self.process, denoiser, features, start, noise)
@@ -177,6 +181,7 @@ class DiffusionPolicy(ChainPolicy):
             process=self.process,
             start_scale=self.start_scale,
             acts_with_target=self.acts_with_target,
+            critic_class=self.critic_class,
             denoiser_class=self.denoiser_class,
             denoiser_kwargs=self.denoiser_kwargs,
             initialize=self.initialize,

@@ -69,10 +69,13 @@ class TemperatureAlgorithm(DiffusionAlgorithm):
         """The temperature's step; an algorithm adds what comes before it."""
         self._log("temperature", self.temperature)
         if self._is_due(self.temperature_interval):
-            log_temperature = self.policy.log_temperature
-            entropy = 0.5 * math.log(2.0 * math.pi * math.e) + math.log(self.noise_scale) + log_temperature.detach()
-            excess = self.policy.action_dim * (entropy - TARGET_ENTROPY)
-            yield Loss("temperature_loss", "temperature", log_temperature * excess)
+            log_std = math.log(self.noise_scale) + self.policy.log_temperature.detach()
+            yield self._temperature_loss(self.policy.action_dim * (0.5 * math.log(2.0 * math.pi * math.e) + log_std))
+
+    def _temperature_loss(self, entropy: th.Tensor) -> Loss:
+        """``H - H_target``, as a gradient in ``log alpha``."""
+        excess = entropy - TARGET_ENTROPY * self.policy.action_dim
+        return Loss("temperature_loss", "temperature", self.policy.log_temperature * excess)
 
     def _learning_rates(self) -> dict[str, float]:
         return super()._learning_rates() | {"temperature": self.temperature_learning_rate}

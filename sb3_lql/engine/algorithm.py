@@ -146,22 +146,39 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         :param next_actions: ``a'``, from :meth:`_next_actions`
         :return: TD targets, shape (batch, 1)
         """
-        next_q_values = self.critic_target(batch.next_observations, next_actions).amin(dim=0)
+        return self._bootstrap(batch, self.critic_target(batch.next_observations, next_actions).amin(dim=0))
+
+    def _bootstrap(self, batch: Batch, next_values: th.Tensor) -> th.Tensor:
+        """
+        :param batch: the minibatch
+        :param next_values: what its next observations are worth, shape (batch, 1)
+        :return: what it is worth by its rewards and those, shape (batch, 1)
+        """
         # For n-step returns, the discount is gamma ** n_steps
         discounts = self.gamma if batch.discounts is None else batch.discounts
-        target: th.Tensor = self.reward_scale * batch.rewards + (1 - batch.dones) * discounts * next_q_values
+        target: th.Tensor = self.reward_scale * batch.rewards + (1 - batch.dones) * discounts * next_values
         return target
 
-    def _td_loss(self, batch: Batch, q_values: th.Tensor, target: th.Tensor) -> th.Tensor:
+    def _estimate(self, batch: Batch) -> th.Tensor:
+        """
+        What the critics say of a minibatch, with its graph.
+
+        :param batch: the minibatch
+        :return: Q, shape (n_critics, batch, 1); what else :meth:`_td_loss` takes may follow it in the last dimension
+        """
+        q_values: th.Tensor = self.critic(batch.observations, batch.actions.float())
+        return q_values
+
+    def _td_loss(self, batch: Batch, estimate: th.Tensor, target: th.Tensor) -> th.Tensor:
         """
         The mean squared error of each critic, summed over critics.
 
         :param batch: the minibatch
-        :param q_values: Q of that minibatch, shape (n_critics, batch, 1)
+        :param estimate: from :meth:`_estimate`
         :param target: from :meth:`_backup`
         :return: scalar
         """
-        return F.mse_loss(q_values, target.expand_as(q_values)) * len(q_values)
+        return F.mse_loss(estimate, target.expand_as(estimate)) * len(estimate)
 
     def _before_td_step(self, batch: Batch) -> Iterator[Loss]:
         """
@@ -344,10 +361,11 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
             target = self._backup(batch, next_actions)
         for loss in self._before_td_step(batch):
             self._descend(loss)
-        q_values = self.critic(batch.observations, batch.actions.float())
-        self._descend(Loss("critic_loss", "critic", self._td_loss(batch, q_values, target)))
+        estimate = self._estimate(batch)
+        self._descend(Loss("critic_loss", "critic", self._td_loss(batch, estimate, target)))
+        q_values = estimate[..., :1].detach()
         self._log("q_mean", q_values.mean())
-        for loss in self._after_td_step(batch, q_values.detach(), next_actions):
+        for loss in self._after_td_step(batch, q_values, next_actions):
             self._descend(loss)
         for stat, before in zip(self._batch_norm_stats, batch_norm_stats, strict=True):
             stat.copy_(th.where(self._guard.healthy > 0, stat, before))

@@ -1,7 +1,8 @@
 """Optimiser steps that a loss gone wrong cannot spoil, and targets that follow."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -145,6 +146,23 @@ def prepare(optimizer: th.optim.Optimizer, learning_rate: float, wanted: bool) -
         else:
             group["lr"] = th.tensor(learning_rate, device=device)
     return recordable
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """
+    Keep gradients that pass through a network out of its parameters, for all that is computed meanwhile.
+
+    :param network: any network
+    """
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 @th.no_grad()

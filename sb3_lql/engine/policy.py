@@ -65,6 +65,8 @@ class ChainPolicy(BasePolicy):
 
     #: What ``features_extractor_class=None`` stands for.
     default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+    #: Class of the critics.
+    critic_class: type[EnsembleCritic] = EnsembleCritic
 
     action_space: spaces.Box
     #: Q-networks: what judges actions, and what learns by TD.
@@ -123,7 +125,7 @@ class ChainPolicy(BasePolicy):
         """
         :return: a new critic with a features extractor of its own
         """
-        return EnsembleCritic(**self._update_features_extractor(self._critic_arguments())).to(self.device)
+        return self.critic_class(**self._update_features_extractor(self._critic_arguments())).to(self.device)
 
     def _critic_arguments(self) -> dict[str, Any]:
         return dict(

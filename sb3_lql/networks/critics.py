@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch as th
@@ -124,6 +124,9 @@ class EnsembleCritic(BaseModel):
     :param n_noise_levels: number of noise levels ``L``; ``None`` for a critic without noise conditioning
     """
 
+    #: Outputs of each network.
+    n_outputs: ClassVar[int] = 1
+
     features_extractor: BaseFeaturesExtractor
 
     def __init__(
@@ -150,7 +153,7 @@ class EnsembleCritic(BaseModel):
         level_dim = 0 if n_noise_levels is None else LEVEL_DIM
         #: Sizes of the three parts of the input.
         self.input_parts = [features_dim, get_action_dim(action_space), level_dim]
-        sizes = [sum(self.input_parts), *net_arch, 1]
+        sizes = [sum(self.input_parts), *net_arch, self.n_outputs]
         self.layers = nn.ModuleList(
             EnsembleLinear(n_critics, size_in, size_out) for size_in, size_out in pairwise(sizes)
         )
