@@ -62,6 +62,18 @@ def assert_resumes(model: Any, path: Path) -> None:
         assert th.equal(value, resumed.policy.state_dict()[name]), name
 
 
+def assert_replays(algorithm: Any, recordings: list[Any], **changes: Any) -> None:
+    """That an update as a CUDA graph records it is the plain one bit for bit, which waits for nothing either."""
+    # Rates that are the same number in float32, as which a recording holds them
+    rates = dict(learning_rate=2**-7, actor_learning_rate=2**-7, final_actor_learning_rate=2**-7)
+    plain = algorithm("MlpPolicy", "Pendulum-v1", compile=False, **TINY | rates | changes).learn(30)
+    assert not recordings
+    replayed = algorithm("MlpPolicy", "Pendulum-v1", **TINY | rates | changes).learn(30)
+    assert recordings
+    for name, value in plain.policy.state_dict().items():
+        assert th.equal(value, replayed.policy.state_dict()[name]), name
+
+
 def parameters_on_humanoid(algorithm: Any) -> dict[str, int]:
     """The sizes of the networks on Humanoid-v4, with 376 observations and 17 actions."""
     model = algorithm("MlpPolicy", None, device="cpu", _init_setup_model=False)

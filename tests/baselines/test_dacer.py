@@ -13,6 +13,7 @@ from sb3_lql.baselines import DACER
 from sb3_lql.baselines.dacer import return_loss
 from tests.baselines.checks import (
     TINY,
+    assert_replays,
     assert_resumes,
     assert_saved,
     networks_reached,
@@ -214,6 +215,10 @@ def test_actions_that_are_stored_have_noise_and_stay_in_the_box(model: Any) -> N
     model.noise_scale = 10.0
     assert max(np.abs(model._sample_action(0)[1]).max() for _ in range(50)) == 1.0
     assert not model.predict(np.zeros(3, dtype=np.float32))[0].any()  # without noise
+
+
+def test_a_replayed_update_is_the_plain_one(recordings: list[Any]) -> None:
+    assert_replays(DACER, recordings, temperature_learning_rate=2**-5)
 
 
 def test_all_that_it_learned_is_saved(model: Any, tmp_path: Path) -> None:
