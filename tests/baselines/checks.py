@@ -40,16 +40,20 @@ def what_changes(model: Any, names: list[str], n_updates: int) -> list[list[bool
     return changes
 
 
-def assert_saved(model: Any, path: Path) -> None:
-    """That a zip holds all that was learned."""
-    model.save(path)
-    loaded = type(model).load(path, device="cpu")
-    for name, value in model.policy.state_dict().items():
-        assert th.equal(value, loaded.policy.state_dict()[name]), name
-    for name, optimizer in model.policy.optimizers.items():
-        assert len(optimizer.state) == len(loaded.policy.optimizers[name].state) > 0
+def assert_saved(model: Any, folder: Path) -> None:
+    """That a zip and a safe file hold all that was learned."""
+    model.save(folder / "model.zip")
+    model.save_safe(folder / "model.safetensors")
     obs = model.observation_space.sample()
-    assert (model.predict(obs, deterministic=True)[0] == loaded.predict(obs, deterministic=True)[0]).all()
+    for loaded in (
+        type(model).load(folder / "model.zip", device="cpu"),
+        type(model).load_safe(folder / "model.safetensors", device="cpu"),
+    ):
+        for name, value in model.policy.state_dict().items():
+            assert th.equal(value, loaded.policy.state_dict()[name]), name
+        for name, optimizer in model.policy.optimizers.items():
+            assert len(optimizer.state) == len(loaded.policy.optimizers[name].state) > 0
+        assert (model.predict(obs, deterministic=True)[0] == loaded.predict(obs, deterministic=True)[0]).all()
 
 
 def assert_resumes(model: Any, path: Path) -> None:
