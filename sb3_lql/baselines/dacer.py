@@ -70,7 +70,9 @@ class DACER(TemperatureAlgorithm):
     #: Whether actions with noise are clipped to the box.
     clips_exploration: ClassVar[bool] = True
 
+    #: The critic, which says means and standard deviations.
     critic: GaussianCritic
+    #: The critic that targets come from.
     critic_target: GaussianCritic
 
     def __init__(

@@ -40,16 +40,20 @@ def what_changes(model: Any, names: list[str], n_updates: int) -> list[list[bool
     return changes
 
 
-def assert_saved(model: Any, path: Path) -> None:
-    """That a zip holds all that was learned."""
-    model.save(path)
-    loaded = type(model).load(path, device="cpu")
-    for name, value in model.policy.state_dict().items():
-        assert th.equal(value, loaded.policy.state_dict()[name]), name
-    for name, optimizer in model.policy.optimizers.items():
-        assert len(optimizer.state) == len(loaded.policy.optimizers[name].state) > 0
+def assert_saved(model: Any, folder: Path) -> None:
+    """That a zip and a safe file hold all that was learned."""
+    model.save(folder / "model.zip")
+    model.save_safe(folder / "model.safetensors")
     obs = model.observation_space.sample()
-    assert (model.predict(obs, deterministic=True)[0] == loaded.predict(obs, deterministic=True)[0]).all()
+    for loaded in (
+        type(model).load(folder / "model.zip", device="cpu"),
+        type(model).load_safe(folder / "model.safetensors", device="cpu"),
+    ):
+        for name, value in model.policy.state_dict().items():
+            assert th.equal(value, loaded.policy.state_dict()[name]), name
+        for name, optimizer in model.policy.optimizers.items():
+            assert len(optimizer.state) == len(loaded.policy.optimizers[name].state) > 0
+        assert (model.predict(obs, deterministic=True)[0] == loaded.predict(obs, deterministic=True)[0]).all()
 
 
 def assert_resumes(model: Any, path: Path) -> None:
@@ -60,6 +64,18 @@ def assert_resumes(model: Any, path: Path) -> None:
     resumed.train(3, 8)
     for name, value in model.policy.state_dict().items():
         assert th.equal(value, resumed.policy.state_dict()[name]), name
+
+
+def assert_replays(algorithm: Any, recordings: list[Any], **changes: Any) -> None:
+    """That an update as a CUDA graph records it is the plain one bit for bit, which waits for nothing either."""
+    # Rates that are the same number in float32, as which a recording holds them
+    rates = dict(learning_rate=2**-7, actor_learning_rate=2**-7, final_actor_learning_rate=2**-7)
+    plain = algorithm("MlpPolicy", "Pendulum-v1", compile=False, **TINY | rates | changes).learn(30)
+    assert not recordings
+    replayed = algorithm("MlpPolicy", "Pendulum-v1", **TINY | rates | changes).learn(30)
+    assert recordings
+    for name, value in plain.policy.state_dict().items():
+        assert th.equal(value, replayed.policy.state_dict()[name]), name
 
 
 def parameters_on_humanoid(algorithm: Any) -> dict[str, int]:

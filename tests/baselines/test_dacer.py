@@ -13,6 +13,7 @@ from sb3_lql.baselines import DACER
 from sb3_lql.baselines.dacer import return_loss
 from tests.baselines.checks import (
     TINY,
+    assert_replays,
     assert_resumes,
     assert_saved,
     networks_reached,
@@ -216,10 +217,14 @@ def test_actions_that_are_stored_have_noise_and_stay_in_the_box(model: Any) -> N
     assert not model.predict(np.zeros(3, dtype=np.float32))[0].any()  # without noise
 
 
+def test_a_replayed_update_is_the_plain_one(recordings: list[Any]) -> None:
+    assert_replays(DACER, recordings, temperature_learning_rate=2**-5)
+
+
 def test_all_that_it_learned_is_saved(model: Any, tmp_path: Path) -> None:
     model.learn(30)
     assert (model.critic.typical_std > 0).all()
-    assert_saved(model, tmp_path / "model.zip")
+    assert_saved(model, tmp_path)
 
 
 def test_a_checkpoint_resumes_bit_for_bit(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from sb3_lql.baselines import QSM
 from sb3_lql.diffusion.process import AncestralProcess, variance_preserving_schedule
 from tests.baselines.checks import (
     TINY,
+    assert_replays,
     assert_resumes,
     assert_saved,
     networks_reached,
@@ -131,8 +132,12 @@ def test_actions_that_are_stored_have_noise_and_stay_in_the_box() -> None:
     assert max(np.abs(model._sample_action(0)[1]).max() for _ in range(100)) == 1.0
 
 
+def test_a_replayed_update_is_the_plain_one(recordings: list[Any]) -> None:
+    assert_replays(QSM, recordings)
+
+
 def test_all_that_it_learned_is_saved(model: Any, tmp_path: Path) -> None:
-    assert_saved(model.learn(30), tmp_path / "model.zip")
+    assert_saved(model.learn(30), tmp_path)
 
 
 def test_a_checkpoint_resumes_bit_for_bit(model: Any, tmp_path: Path) -> None:

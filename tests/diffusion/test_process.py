@@ -4,6 +4,7 @@ import pytest
 import torch as th
 
 from sb3_lql.diffusion.process import (
+    AncestralProcess,
     DiffusionProcess,
     cosine_schedule,
     linear_schedule,
@@ -94,14 +95,15 @@ def test_codes_of_times_are_the_authors() -> None:
     assert code.tolist() == pytest.approx([0.164247, 0.200105, 0.000553398, 0.188476, 0.249999], rel=1e-5)
 
 
-def test_a_denoiser_that_knows_its_gaussian_gives_it_back() -> None:
+@pytest.mark.parametrize("process_class", [DiffusionProcess, AncestralProcess])
+def test_a_denoiser_that_knows_its_gaussian_gives_it_back(process_class: type[DiffusionProcess]) -> None:
     """
     Of N(m, s^2), the noise to expect in x is sqrt(1 - a) (x - sqrt(a) m) / (a s^2 + 1 - a), with a for alpha_bar.
 
     In 2,000 steps, the noise that the last one leaves out is a hundredth of these widths; the box is far away.
     """
     n, mean, std = 20_000, th.tensor([0.1, -0.05]), th.tensor([0.08, 0.12])
-    process = DiffusionProcess(variance_preserving_schedule(2_000))
+    process = process_class(variance_preserving_schedule(2_000))
     alpha_bar = process.alpha_bar.float()
 
     def predict_noise(x: th.Tensor, t: int) -> th.Tensor:
