@@ -150,7 +150,7 @@ class NaiveUpdate:
         return th.full((batch_size,), level, device=self.device)
 
     def _score(self, obs: th.Tensor, actions: th.Tensor, level: int) -> th.Tensor:
-        """The gradient of the sum of the critics in the action, normalised if it shall be (appendix E.2)."""
+        """The gradient of the sum of the critics in the action, normalised where the model does so (appendix E.2)."""
         levels = self._levels(len(obs), level)
         with th.enable_grad():
             actions = actions.detach().requires_grad_()

@@ -74,7 +74,9 @@ def bandit() -> None:
             summary["by_inverse_temperature"] = measure_at_inverse_temperatures(model, args.n_actions, args.seed)
         run = Run(model, samples, summary)
         np.save(folder / "samples.npy", samples)
-        _draw_figures(run, folder)
+        drawn = figures.side_by_side([run]) | ({"steps": figures.steps(run)} if run.runs_a_chain else {})
+        for name, figure in drawn.items():
+            figures.save(figure, folder, name)
         summary["seconds"]["total"] = time.perf_counter() - started
         # Last, and in one stroke: where there is a summary, the run is complete
         with atomic_write(folder / "summary.json") as file:
@@ -192,13 +194,3 @@ def _set_up(args: argparse.Namespace) -> tuple[Experiment, OffPolicyAlgorithm, d
 def _identify(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     """What a run must have in common with one that it resumes."""
     return {"algo": args.algo, "seed": args.seed, "settings": settings}
-
-
-def _draw_figures(run: Run, folder: Path) -> None:
-    figures.save(figures.reward_map(), folder, "reward_map")
-    figures.save(figures.samples([run]), folder, "samples")
-    figures.save(figures.from_grid([run]), folder, "from_grid")
-    if run.runs_a_chain:
-        figures.save(figures.value_maps([run]), folder, "value_maps")
-        figures.save(figures.temperatures([run]), folder, "temperatures")
-        figures.save(figures.steps(run), folder, "steps")

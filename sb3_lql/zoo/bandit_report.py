@@ -23,14 +23,7 @@ def report() -> None:
     firsts = [next(of_algo) for _, of_algo in groupby(runs, key=lambda run: run.algo)]
     langevin = [run for run in firsts if run.runs_a_chain]
 
-    drawn = {
-        "reward_map": figures.reward_map(),
-        "samples": figures.samples(firsts),
-        "from_grid": figures.from_grid(firsts),
-        **{f"steps_{run.algo}": figures.steps(run) for run in langevin},
-    }
-    if langevin:
-        drawn |= {"value_maps": figures.value_maps(langevin), "temperatures": figures.temperatures(langevin)}
+    drawn = figures.side_by_side(firsts) | {f"steps_{run.algo}": figures.steps(run) for run in langevin}
     for name, figure in drawn.items():
         figures.save(figure, args.output_dir, name)
     _write_json(args.output_dir / "runs.json", [run.summary for run in runs])

@@ -144,14 +144,11 @@ def _load(path: Path, algo: str | None) -> ChainAlgorithm:
     if algo not in ALGORITHMS:
         known = ", ".join(sorted(ALGORITHMS))
         raise ValueError(f"argument MODEL: {path} is of {reprlib.repr(algo)}, and may be of {known}")
-    model_class: Any = ALGORITHMS[algo].cls
-    model: ChainAlgorithm
+    model_class = ALGORITHMS[algo].cls
     if is_safe:
-        model = model_class.load_safe(path, **ACTING)
-        return model
+        return model_class.load_safe(path, **ACTING)
     try:
-        model = model_class.load(path, **ACTING)
-        return model
+        return model_class.load(path, **ACTING)
     except (RuntimeError, TypeError, ValueError) as error:  # the first is PyTorch's, for other networks
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":.")
         raise ValueError(

@@ -37,8 +37,18 @@ def speed() -> None:
         parser.error(f"argument --output: there is no folder {args.output.parent}, make it first")
 
     device = get_device(args.device).type
-    report = _describe_machine(device) | {"algo": args.algo, "batch_size": args.batch_size}
-    report |= {"repetitions": args.repetitions, "sizes": {}}
+    report: dict[str, Any] = {
+        "command": shlex.join(["sb3-lql", "speed", *sys.argv[1:]]),
+        "versions": machine.versions(),
+        "cpu": machine.processor(),
+        "threads": th.get_num_threads(),
+        "device": device,
+        "device_name": machine.device_name(device),
+        "algo": args.algo,
+        "batch_size": args.batch_size,
+        "repetitions": args.repetitions,
+        "sizes": {},
+    }
     print(f"{report['cpu']}, {report['threads']} threads; device: {report['device_name']}\n")
     for size in dict.fromkeys(args.size):
         report["sizes"][size] = _measure_size(size, args, device)
@@ -98,17 +108,4 @@ def _profile_table(call: Callable[[], object], device: str) -> str:
         if on_gpu:
             th.cuda.synchronize()
     by = "self_device_time_total" if on_gpu else "self_cpu_time_total"
-    table: str = profiler.key_averages().table(sort_by=by, row_limit=N_OPERATORS)
-    return table
-
-
-def _describe_machine(device: str) -> dict[str, Any]:
-    """What the figures depend on, besides the options."""
-    return {
-        "command": shlex.join(["sb3-lql", "speed", *sys.argv[1:]]),
-        "versions": machine.versions(),
-        "cpu": machine.processor(),
-        "threads": th.get_num_threads(),
-        "device": device,
-        "device_name": machine.device_name(device),
-    }
+    return str(profiler.key_averages().table(sort_by=by, row_limit=N_OPERATORS))

@@ -27,8 +27,7 @@ def boltzmann_distribution(q_values: np.ndarray, inverse_temperature: float) -> 
     """
     energies = inverse_temperature * th.as_tensor(q_values, dtype=th.float64)
     points = energies.view(N_CELLS, POINTS_PER_CELL, N_CELLS, POINTS_PER_CELL)
-    log_probabilities: np.ndarray = (points.logsumexp(dim=(1, 3)) - energies.logsumexp(dim=(0, 1))).numpy()
-    return log_probabilities
+    return (points.logsumexp(dim=(1, 3)) - energies.logsumexp(dim=(0, 1))).numpy()
 
 
 def histogram(samples: np.ndarray) -> np.ndarray:

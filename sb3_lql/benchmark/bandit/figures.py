@@ -43,6 +43,14 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     figure.savefig(folder / f"{name}.png", dpi=DPI)
 
 
+def side_by_side(runs: Sequence[Run]) -> dict[str, Figure]:
+    """All figures that show several runs, by file name; Q and the effect of ``w`` of those with a Langevin policy."""
+    drawn = {"reward_map": reward_map(), "samples": samples(runs), "from_grid": from_grid(runs)}
+    if langevin := [run for run in runs if run.runs_a_chain]:
+        drawn |= {"value_maps": value_maps(langevin), "temperatures": temperatures(langevin)}
+    return drawn
+
+
 def reward_map() -> Figure:
     """The reward over the actions (figure 7)."""
     figure = Figure(figsize=(5, 4), layout="constrained")

@@ -35,8 +35,7 @@ class Landscape:
         """Values at the points of :func:`~sb3_lql.benchmark.bandit.distributions.grid`, shape (400, 400)."""
         points = grid()
         actions = th.as_tensor(points.reshape(-1, 2) / BOUND, dtype=th.float32)
-        values: np.ndarray = self.q_value(actions, level).cpu().numpy().reshape(points.shape[:2])
-        return values
+        return self.q_value(actions, level).cpu().numpy().reshape(points.shape[:2])
 
 
 def learned_landscape(policy: LangevinPolicy) -> Landscape:

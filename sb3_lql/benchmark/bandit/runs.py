@@ -92,8 +92,7 @@ class Run:
     @property
     def algo(self) -> str:
         """The algorithm's name on the command line."""
-        algo: str = self.summary["algo"]
-        return algo
+        return str(self.summary["algo"])
 
     @property
     def name(self) -> str:
@@ -103,8 +102,7 @@ class Run:
     @property
     def seed(self) -> int:
         """The seed of training and sampling."""
-        seed: int = self.summary["seed"]
-        return seed
+        return int(self.summary["seed"])
 
     @property
     def runs_a_chain(self) -> bool:

@@ -1,7 +1,6 @@
 """The numbers of a report: means, normalised performance, aggregates with intervals, sizes and times."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -195,23 +194,17 @@ def _estimate(matrices: list[np.ndarray], measure: Callable[..., float], n_boots
     value = float(measure(*matrices))
     if min(map(len, matrices)) < 2:
         return Estimate(value, None)
-    with _global_random_state():
+    # rliable resamples by NumPy's global generator, whatever random_state it is given
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
         _, intervals = library.get_interval_estimates(
             {"": matrices},
             lambda *resampled: np.array([measure(*resampled)]),
             reps=n_bootstrap,
             confidence_interval_size=COVERAGE,
         )
-    low, high = intervals[""][:, 0]
-    return Estimate(value, (float(low), float(high)))
-
-
-@contextmanager
-def _global_random_state() -> Iterator[None]:
-    # rliable resamples by NumPy's global generator, whatever random_state it is given
-    state = np.random.get_state()
-    np.random.seed(0)
-    try:
-        yield
     finally:
         np.random.set_state(state)
+    low, high = intervals[""][:, 0]
+    return Estimate(value, (float(low), float(high)))

@@ -1,5 +1,6 @@
 """The figures of a report. The numbers are those of :mod:`~sb3_lql.benchmark.comparison.aggregates`."""
 
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,6 +17,8 @@ from sb3_lql.benchmark.comparison.results import Comparison
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 #: Told apart by these where there are more algorithms than colours.
 LINE_STYLES: tuple[LineStyleType, ...] = ("-", "--", ":")
+#: An algorithm's colour and line style.
+Look = tuple[str, LineStyleType]
 #: Panels beside each other, and their width and height in inches.
 N_COLUMNS = 3
 PANEL = (3.2, 2.4)
@@ -42,8 +45,8 @@ def learning_curves(comparison: Comparison, mode: str, n_bootstrap: int) -> Figu
     last = max((e.updates for run in comparison.begun for e in run.evaluations), default=0)
     unit = 1_000 if last >= MANY_UPDATES else 1
     for axes, task in zip(panels.flat, comparison.tasks, strict=False):
-        for algorithm, colour in _colours(comparison.algorithms).items():
-            _curve(axes, comparison, (task, algorithm, mode), colour, unit, n_bootstrap)
+        for algorithm, look in _looks(comparison.algorithms).items():
+            _curve(axes, comparison, (task, algorithm, mode), look, unit, n_bootstrap)
         axes.set(title=_plain(task), xlabel="updates (thousands)" if unit > 1 else "updates")
     for axes in panels.flat[len(comparison.tasks) :]:
         axes.set_axis_off()
@@ -60,12 +63,12 @@ def normalized_performance(comparison: Comparison, performance: dict[str, list[A
     """
     figure = Figure(figsize=(1.6 * PANEL[0], 1.4 * PANEL[1]), layout="constrained")
     axes = figure.subplots()
-    for algorithm, colour in _colours(comparison.algorithms).items():
+    for algorithm, (colour, style) in _looks(comparison.algorithms).items():
         points = [(step, point) for step, point in enumerate(performance[algorithm]) if point is not None]
         fractions = np.array([step / comparison.n_evaluations for step, _ in points])
         means = np.array([point.mean for _, point in points])
         errors = np.array([point.standard_error or 0.0 for _, point in points])
-        axes.plot(fractions, means, color=colour, linestyle=_styles(comparison.algorithms)[algorithm])
+        axes.plot(fractions, means, color=colour, linestyle=style)
         axes.fill_between(fractions, means - errors, means + errors, color=colour, alpha=0.2, linewidth=0)
         for step, point in points:
             if step in comparison.progress_steps:
@@ -85,7 +88,7 @@ def intervals(
     Interquartile mean, optimality gap and probability of improvement (if there are two algorithms) with their
     intervals.
     """
-    colours = _colours(comparison.algorithms)
+    colours = {name: colour for name, (colour, _) in _looks(comparison.algorithms).items()}
     probability = "probability of improvement"
     panels = {
         "interquartile mean (more is better)": {name: (found.iqm, colours[name]) for name, found in aggregates.items()},
@@ -109,10 +112,10 @@ def intervals(
 
 
 def _curve(
-    axes: Axes, comparison: Comparison, drawn: tuple[str, str, str], colour: str, unit: int, n_bootstrap: int
+    axes: Axes, comparison: Comparison, drawn: tuple[str, str, str], look: Look, unit: int, n_bootstrap: int
 ) -> None:
     task, algorithm, mode = drawn
-    style = _styles(comparison.algorithms)[algorithm]
+    colour, style = look
     runs = [run for run in comparison.of(task, algorithm) if run.evaluations]
     length = max((len(run.evaluations) for run in runs), default=0)
     width, alpha = (1.8, 1.0) if len(runs) == 1 else (0.7, 0.4)
@@ -147,18 +150,13 @@ def _legend(figure: Figure, algorithms: tuple[str, ...]) -> None:
     n_columns = max(1, int(width / ENTRY[0]))
     n_rows = -(-len(algorithms) // n_columns)
     figure.set_size_inches(width, height + ENTRY[1] * (n_rows + 1))
-    styles = _styles(algorithms)
-    lines = [Line2D([], [], color=colour, linestyle=styles[name]) for name, colour in _colours(algorithms).items()]
+    lines = [Line2D([], [], color=colour, linestyle=style) for colour, style in _looks(algorithms).values()]
     names = [_plain(name) for name in algorithms]
     figure.legend(lines, names, loc="outside lower center", ncols=n_columns, frameon=False)
 
 
-def _colours(algorithms: tuple[str, ...]) -> dict[str, str]:
-    return {algorithm: PALETTE[index % len(PALETTE)] for index, algorithm in enumerate(algorithms)}
-
-
-def _styles(algorithms: tuple[str, ...]) -> dict[str, LineStyleType]:
-    return {name: LINE_STYLES[i // len(PALETTE) % len(LINE_STYLES)] for i, name in enumerate(algorithms)}
+def _looks(algorithms: tuple[str, ...]) -> dict[str, Look]:
+    return dict(zip(algorithms, cycle((colour, style) for style in LINE_STYLES for colour in PALETTE), strict=False))
 
 
 def _plain(text: str) -> str:
