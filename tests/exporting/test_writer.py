@@ -347,7 +347,7 @@ class Foreign(Branching):
 @pytest.mark.parametrize("extractor", [Branching, Foreign])
 def test_what_cannot_be_exported_leaves_no_file(format: Any, extractor: Any, tmp_path: Path) -> None:
     model = make_model(LQL, policy_kwargs=dict(net_arch=[8], features_extractor_class=extractor))
-    with pytest.raises(ValueError, match=r"exported policy is|does not take"):
+    with pytest.raises(ValueError, match=r"exported policy is|does not support"):
         export(model, tmp_path / "policy", format=format)
     assert not list(tmp_path.iterdir())
 

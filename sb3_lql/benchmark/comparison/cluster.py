@@ -72,6 +72,7 @@ def run_all(
                     display.end(run)
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _call(train: Callable[[Run, Path], None], run: Run, folder: Path) -> None:

@@ -140,7 +140,9 @@ def test_documentation_counts_the_runs(name: str) -> None:
 def test_settings_can_be_constructed(name: str) -> None:
     for algorithm in packaged(name).algorithms:
         construct: Any = rl_zoo3.ALGOS[algorithm.algo]
-        construct("MlpPolicy", "Pendulum-v1", buffer_size=1, **algorithm.hyperparams)
+        # Noise is the RL Zoo's to make
+        settings = {name: value for name, value in algorithm.hyperparams.items() if not name.startswith("noise_")}
+        construct("MlpPolicy", "Pendulum-v1", buffer_size=1, **settings)
 
 
 def test_tqc_may_join(tmp_path: Path) -> None:
