@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sb3_lql.baselines import DACER, DPMD, QSM, SDAC
 from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.lql import LQL
 from sb3_lql.nclql import NCLQL
@@ -75,6 +76,10 @@ ALGORITHMS = {
     for entry in (
         Entry(NCLQL, "NC-LQL", _sample_nclql, _convert_nclql),
         Entry(LQL, "LQL", _sample_lql, _convert_lql),
+        Entry(SDAC, "SDAC"),
+        Entry(DPMD, "DPMD"),
+        Entry(QSM, "QSM"),
+        Entry(DACER, "DACER"),
     )
 }
 #: The algorithm of a command that is given none, and the one whose size and time count as 1 in reports.

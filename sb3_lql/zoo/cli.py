@@ -17,7 +17,7 @@ from sb3_lql.zoo.extras import missing_extra
 #: As a shell has it for a process that SIGTERM has ended.
 TERMINATED = 128 + signal.SIGTERM
 
-LABELS = " and ".join(entry.label for entry in ALGORITHMS.values())
+LABELS = ", ".join(entry.label for entry in ALGORITHMS.values())
 USAGE = f"""\
 usage: sb3-lql COMMAND [OPTION ...]
 

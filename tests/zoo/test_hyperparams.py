@@ -26,6 +26,7 @@ from sb3_lql.zoo import hyperparams_file, register
 from tests.zoo.conftest import ALGORITHMS, python
 
 FILES = ["nclql", "lql", "sac"]
+RIVALS = ["sdac", "dpmd", "qsm", "dacer"]
 
 LONG = ["HalfCheetah", "Walker2d", "Humanoid", "Hopper", "Ant", "Swimmer"]
 SHORT = ["Pusher", "Reacher", "InvertedDoublePendulum"]
@@ -118,7 +119,7 @@ def test_wheel_contains_the_files_within_the_package(tmp_path: Path) -> None:
     python("-m", "pip", "wheel", str(project), "--no-deps", "--wheel-dir", ".", folder=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        for algo in FILES:
+        for algo in (*FILES, *RIVALS):
             path = hyperparams_file(algo)
             assert path is not None
             assert archive.read(f"sb3_lql/hyperparams/{algo}.yml") == path.read_bytes()
@@ -142,7 +143,7 @@ def test_file_has_the_tasks_of_the_paper_and_small_ones(algo: str) -> None:
 
 
 @pytest.mark.parametrize("task", BUDGETS)
-@pytest.mark.parametrize("algo", FILES)
+@pytest.mark.parametrize("algo", [*FILES, *RIVALS])
 def test_mujoco_task_has_the_budget_of_the_paper(algo: str, task: str) -> None:
     entry = entries(algo)[task]
     assert entry["n_timesteps"] == BUDGETS[task]
@@ -167,6 +168,15 @@ def test_entry_constructs_a_model(algo: str, task: str, tmp_path: Path) -> None:
     if "learning_rate" in entry:
         assert model.learning_rate(1.0) == float(str(entry["learning_rate"]).removeprefix("lin_"))
     assert type(model) is rl_zoo3.ALGOS[algo]
+
+
+@pytest.mark.parametrize("algo", RIVALS)
+def test_entries_of_rivals_construct_models(algo: str, tmp_path: Path) -> None:
+    assert set(entries(algo)) - {"Pendulum-v1"} == {*BUDGETS, "default"}
+    for task in {"HalfCheetah-v5", "Pendulum-v1", "default"} & entries(algo).keys():
+        _, model = construct(algo, task, tmp_path)
+        assert type(model) is rl_zoo3.ALGOS[algo]
+        assert model.learning_starts == entries(algo)[task]["learning_starts"]
 
 
 @pytest.mark.parametrize("task", TASKS)
