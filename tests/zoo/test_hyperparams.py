@@ -174,7 +174,7 @@ def test_entry_constructs_a_model(algo: str, task: str, tmp_path: Path) -> None:
 def test_entries_of_rivals_construct_models(algo: str, tmp_path: Path) -> None:
     assert set(entries(algo)) - {"Pendulum-v1"} == {*BUDGETS, "default"}
     for task in {"HalfCheetah-v5", "Pendulum-v1", "default"} & entries(algo).keys():
-        _, model = construct(algo, task, tmp_path)
+        model: Any = construct(algo, task, tmp_path)[1]
         assert type(model) is rl_zoo3.ALGOS[algo]
         assert model.learning_starts == entries(algo)[task]["learning_starts"]
 
