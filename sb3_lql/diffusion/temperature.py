@@ -77,6 +77,9 @@ class TemperatureAlgorithm(DiffusionAlgorithm):
         excess = entropy - TARGET_ENTROPY * self.policy.action_dim
         return Loss("temperature_loss", "temperature", self.policy.log_temperature * excess)
 
+    def _update_constants(self) -> tuple[Any, ...]:
+        return *super()._update_constants(), self.noise_scale
+
     def _learning_rates(self) -> dict[str, float]:
         return super()._learning_rates() | {"temperature": self.temperature_learning_rate}
 

@@ -175,7 +175,7 @@ def test_entries_of_rivals_construct_models(algo: str, tmp_path: Path) -> None:
     assert set(entries(algo)) - {"Pendulum-v1"} == {*BUDGETS, "default"}
     for task in {"HalfCheetah-v5", "Pendulum-v1", "default"} & entries(algo).keys():
         model: Any = construct(algo, task, tmp_path)[1]
-        assert type(model) is rl_zoo3.ALGOS[algo]
+        assert type(model).__name__.lower() == algo
         assert model.learning_starts == entries(algo)[task]["learning_starts"]
 
 
