@@ -25,16 +25,10 @@ OBSERVATIONS = "observations"
 
 class PolicyModule(nn.Module):
     """
-    A copy of a policy on the CPU that maps observations to actions with tensor operations only, without randomness.
-
-    Features are extracted in float32, as in the policy; the chain, and the choice among several chains, are computed in
-    the given precision.
-
-    :param policy: the policy
-    :param deterministic: noise-free chains from fixed starts; if ``False``, starts and noise are arguments
-    :param vec_normalize: normalises observations, if given
-    :param precision: "float64" or "float32"
-    :raises ValueError: if ``vec_normalize`` does not fit the observations, or the policy cannot be exported
+    A copy of a policy on the CPU that maps observations to actions with tensor operations only, without randomness:
+    deterministic chains have fixed starts and no noise, the others take both as arguments. Features are extracted in
+    float32, as in the policy; the chain, and the choice among several chains, are computed in the given precision.
+    Raises ``ValueError`` if ``vec_normalize`` does not fit the observations, or if the policy cannot be exported.
     """
 
     #: Where chains without noise start, shape (n_action_samples, action_dim).
@@ -74,10 +68,8 @@ class PolicyModule(nn.Module):
 
     def forward(self, observations: PyTorchObs, *draws: th.Tensor) -> th.Tensor:
         """
-        :param observations: with the environment's scale and dtype, but channels-first images; shape
-            ``(batch, *observation_shape)``, or a tensor for each key
-        :param draws: unless deterministic, the policy's draws, described by :meth:`inputs_drawn`
-        :return: actions within the bounds and in the dtype of the action space, shape ``(batch, *action_shape)``
+        Actions in the action space's bounds and dtype, shape ``(batch, *action_shape)``. Observations have the
+        environment's scale and dtype, but channels-first images; draws are those of :meth:`inputs_drawn`.
         """
         features = self.chain.critic.features(self._normalize(observations)).to(self.dtype)
         if self.deterministic:
@@ -97,8 +89,8 @@ class PolicyModule(nn.Module):
 
     def inputs(self) -> dict[str, InputType]:
         """
-        :return: dtypes and shapes by name, in the order of the arguments; the dynamic size is "batch"
-        :raises ValueError: if a key of the observations is also the name of a draw
+        Dtypes and shapes by name, in the order of the arguments; the dynamic size is "batch". Raises ``ValueError`` if
+        a key of the observations is also the name of a draw.
         """
         parts = _parts(self.observation_space).items()
         types: dict[str, InputType] = {name: (_dtype(part), ("batch", *(part.shape or ()))) for name, part in parts}
@@ -108,9 +100,7 @@ class PolicyModule(nn.Module):
         return types | drawn
 
     def inputs_drawn(self) -> dict[str, InputType]:
-        """
-        :return: the draws among :meth:`inputs`, with a dimension for several samples after that of the batch
-        """
+        """The draws among :meth:`inputs`, with a dimension for several samples after that of the batch."""
         samples = [self.n_action_samples] if self.n_action_samples > 1 else []
         types: dict[str, InputType] = {}
         for name, shape in self.draw_shapes.items():
@@ -119,18 +109,12 @@ class PolicyModule(nn.Module):
         return types
 
     def chain_draws(self, draws: Iterable[th.Tensor]) -> list[th.Tensor]:
-        """
-        :param draws: shaped as in :meth:`inputs_drawn`
-        :return: the draws as the chain takes them, with a row per sample
-        """
+        """Draws shaped as in :meth:`inputs_drawn`, as the chain takes them: with a row per sample."""
         shapes = ([-1 if size == "batch" else int(size) for size in shape] for shape in self.draw_shapes.values())
         return [draw.reshape(shape) for draw, shape in zip(draws, shapes, strict=True)]
 
     def example(self, batch_size: int) -> tuple[Any, ...]:
-        """
-        :param batch_size: number of observations
-        :return: arguments of zeros, or of the smallest value for discrete observations
-        """
+        """Arguments of zeros, or of the smallest value for discrete observations."""
         tensors = {
             name: th.zeros([batch_size if size == "batch" else int(size) for size in shape], dtype=dtype)
             for name, (dtype, shape) in self.inputs().items()

@@ -63,15 +63,7 @@ class Parity(NamedTuple):
 def measure_parity(
     exported: ExportedPolicy, module: PolicyModule, model: ChainAlgorithm, n_observations: int
 ) -> Parity:
-    """
-    Compare a file with its model on observations sampled from their space: one alone, the others as a batch.
-
-    :param exported: the file
-    :param module: the module that was exported
-    :param model: the original model
-    :param n_observations: at least 2
-    :return: their differences
-    """
+    """Compare a file with its model on at least 2 sampled observations: one alone, the others as a batch."""
     observations = sample_observations(module, n_observations)
     draws = _sample_draws(module, model.policy, n_observations)
     batches = [_rows(module, part, observations, draws) for part in (slice(0, 1), slice(1, None))]
@@ -81,11 +73,7 @@ def measure_parity(
 
 
 def check_parity(parity: Parity, module: PolicyModule) -> None:
-    """
-    :param parity: the differences of a file
-    :param module: the module that was exported
-    :raises ValueError: if the differences are too large
-    """
+    """Raise ``ValueError`` if the differences are too large for the module's precision and that of ``predict``."""
     exact = module.precision == "float64" == module.predict_precision
     if parity.n_beyond > (0 if exact else ROUNDING_SHARE * parity.n_observations):
         raise ValueError(
@@ -98,13 +86,8 @@ def check_parity(parity: Parity, module: PolicyModule) -> None:
 
 def sample_observations(module: PolicyModule, n_observations: int, seed: int = 0) -> Observations:
     """
-    Sample observations from their space, near zero where it is wide; where they are normalised, from the distribution
-    of the statistics.
-
-    :param module: the module that takes the observations
-    :param n_observations: size of the batch
-    :param seed: seed of the generator
-    :return: a batch
+    Sample a batch of observations from their space, near zero where it is wide; where they are normalised, from the
+    distribution of the statistics.
     """
     space = module.observation_space
     if isinstance(space, spaces.Dict):
@@ -183,10 +166,7 @@ def _as_tensors(argument: Observations) -> th.Tensor | dict[str, th.Tensor]:
 
 
 def require(*packages: str) -> None:
-    """
-    :param packages: packages needed for ONNX
-    :raises ModuleNotFoundError: if one is not installed
-    """
+    """Raise ``ModuleNotFoundError`` if a package that ONNX needs is not installed."""
     for package in packages:
         if find_spec(package) is None:
             raise ModuleNotFoundError(

@@ -77,11 +77,7 @@ def export_bytes(
     precision: Precision,
     n_observations: int,
 ) -> tuple[bytes, PolicyModule]:
-    """
-    :func:`export` without a file.
-
-    :return: the checked content of the file, and the module that was exported
-    """
+    """:func:`export` without a file: its checked content, and the module that was exported."""
     for name, value, allowed in (("format", format, get_args(Format)), ("precision", precision, get_args(Precision))):
         if value not in allowed:
             raise ValueError(f"{name}={value!r} is unknown: pass one of {', '.join(map(repr, allowed))}.")
@@ -110,13 +106,7 @@ def export_bytes(
 
 
 def statistics_of(model: ChainAlgorithm, vec_normalize: VecNormalize | bool) -> VecNormalize | None:
-    """
-    :param model: a model
-    :param vec_normalize: as in :func:`export`
-    :return: the normalisation to apply, if any
-    :raises ValueError: if it is ``True`` and the model has none
-    :raises TypeError: for values of the wrong type
-    """
+    """The normalisation to apply, if any; ``ValueError`` if ``vec_normalize`` is ``True`` and the model has none."""
     if isinstance(vec_normalize, VecNormalize):
         return vec_normalize
     check_flag("vec_normalize", vec_normalize)

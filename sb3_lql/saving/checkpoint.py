@@ -36,14 +36,9 @@ def save_checkpoint(
     model: OffPolicyAlgorithm, folder: Path, keep: int | None = None, extra: dict[str, Any] | None = None
 ) -> Path:
     """
-    Write model, optimiser, replay buffer, normalisation statistics, counters and random states. A kill or a full disk
-    at any moment leaves earlier checkpoints intact.
-
-    :param model: a model with environments, between updates and collection; postponed updates run first
-    :param folder: folder for checkpoints, in which this one gets a subfolder
-    :param keep: number of newest checkpoints to keep, once this one is complete; ``None`` for all
-    :param extra: stored in the manifest, as JSON
-    :return: the checkpoint's folder
+    Write a checkpoint in a new subfolder, and return that. A kill or a full disk at any moment leaves earlier ones
+    intact. The model has environments and is between updates and collection; postponed updates run first. ``keep`` is
+    the number of checkpoints left afterwards (``None``: all); ``extra`` goes into the manifest, as JSON.
     """
     if isinstance(model, CollectionMixin):
         model.train_postponed()
@@ -77,10 +72,7 @@ def save_checkpoint(
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """
-    :param folder: folder for checkpoints; it may not exist
-    :return: the complete ones, newest last
-    """
+    """The complete checkpoints in a folder, newest last; none if there is no such folder."""
     found = [path.parent for path in folder.glob(f"*/{MANIFEST}") if re.fullmatch(NAME, path.parent.name)]
     return sorted(found, key=_number)
 
@@ -159,11 +151,7 @@ def _damaged(checkpoint: Path, error: Exception) -> ValueError:
 
 
 def check_agreement(checkpoint: Path, **values: Any) -> None:
-    """
-    :param checkpoint: a checkpoint
-    :param values: required values, by their names in the manifest
-    :raises ValueError: if a value differs, or the checkpoint is damaged
-    """
+    """Raise ``ValueError`` if an entry of the manifest differs from ``values``, or if the checkpoint is damaged."""
     manifest = read_manifest(checkpoint)
     for name, value in values.items():
         if manifest[name] != value:
@@ -174,10 +162,8 @@ def check_agreement(checkpoint: Path, **values: Any) -> None:
 
 def with_saved_normalization(env: VecEnv, checkpoint: Path) -> VecEnv:
     """
-    :param env: environments, with channels-first images
-    :param checkpoint: an intact checkpoint
-    :return: the environments, wrapped in a ``VecNormalize`` if the checkpoint has one that fits and they have none
-    :raises ValueError: if it was a user's subclass, which only the user can construct
+    Wrap environments, with channels-first images, in a ``VecNormalize`` if the checkpoint has one that fits and they
+    have none. Raises ``ValueError`` for a user's subclass, which only the user can construct.
     """
     if not (checkpoint / NORMALIZATION).is_file() or unwrap_vec_normalize(env) is not None:
         return env
@@ -190,11 +176,7 @@ def with_saved_normalization(env: VecEnv, checkpoint: Path) -> VecEnv:
 def restore(model: OffPolicyAlgorithm, checkpoint: Path) -> None:
     """
     Restore what the model's zip file does not hold: replay buffer, normalisation statistics and random states. The
-    environments start new episodes.
-
-    :param model: the model loaded from the checkpoint, with as many environments as before
-    :param checkpoint: a checkpoint
-    :raises ValueError: if the checkpoint is damaged, or if the model or its replay buffer have different arguments
+    environments start new episodes. Raises ``ValueError`` if the checkpoint is damaged or made with other arguments.
     """
     check_agreement(checkpoint, **_identity(model))
     model.replay_buffer = None  # memory may not hold two

@@ -25,10 +25,8 @@ _Layers = tuple[VecEnv, list[tuple[type[VecEnvWrapper], Any]]]
 class CopyingMixin(CollectionMixin):
     """
     Supports ``copy.deepcopy`` and ``pickle``. A copy shares nothing with the model: it acts the same, and learns in
-    copies of its environments, with its own log.
-
-    Environments in subprocesses cannot be copied: the copy has none until ``set_env``. A copy made during ``learn``
-    starts with a reset, as the current step is not stored.
+    copies of its environments, with its own log. Environments in subprocesses cannot be copied: the copy has none until
+    ``set_env``. A copy made during ``learn`` starts with a reset, as the current step is not stored.
     """
 
     @abstractmethod

@@ -26,9 +26,8 @@ MOMENTS = ("mean", "var", "count")
 
 def normalization_state(env: VecNormalize) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
-    :param env: environments with normalised observations or rewards
-    :return: settings and float64 statistics, by name: "ret.mean", "obs.var", or "obs.1.count" for the key with index 1
-        in ``norm_obs_keys``
+    Settings and float64 statistics by name: "ret.mean", "obs.var", or "obs.1.count" for the key with index 1 in
+    ``norm_obs_keys``. The other functions take them as ``settings`` and ``statistics``.
     """
     settings: dict[str, Any] = {name: bool(getattr(env, name)) for name in FLAGS}
     settings |= {name: float(getattr(env, name)) for name in NUMBERS}
@@ -42,13 +41,8 @@ def normalization_state(env: VecNormalize) -> tuple[dict[str, Any], dict[str, np
 
 
 def check_spaces_within(env: VecEnv) -> None:
-    """
-    Check the spaces of each ``VecNormalize``: ``VecNormalize.load`` keeps those that it was saved with, whatever it
-    wraps.
-
-    :param env: environments
-    :raises ValueError: if a ``VecNormalize`` was made for different spaces
-    """
+    """Raise ``ValueError`` if a ``VecNormalize`` was made for other spaces than those of what it wraps."""
+    # VecNormalize.load keeps the spaces that it was saved with, whatever it wraps
     while isinstance(env, VecEnvWrapper):
         outside, inside = env, env.venv
         if isinstance(outside, VecNormalize):
@@ -66,13 +60,9 @@ def check_spaces_within(env: VecEnv) -> None:
 
 def in_normalization(env: VecEnv, settings: dict[str, Any], statistics: dict[str, np.ndarray]) -> VecEnv:
     """
-    Wrap environments in a ``VecNormalize`` with saved settings; :func:`set_statistics` follows once their spaces are
-    known to match the model's. Environments that already have one, or that the statistics do not fit, are left alone.
-
-    :param env: environments, with channels-first images
-    :param settings: as :func:`normalization_state` returns them
-    :param statistics: as :func:`normalization_state` returns them
-    :return: the environments
+    Wrap environments, with channels-first images, in a ``VecNormalize`` with saved settings. :func:`set_statistics`
+    follows once their spaces are known to match the model's. Environments that already have one, or that the statistics
+    do not fit, are left alone.
     """
     if unwrap_vec_normalize(env) is not None:
         return env
@@ -89,12 +79,8 @@ def in_normalization(env: VecEnv, settings: dict[str, Any], statistics: dict[str
 
 def set_statistics(env: VecEnv, settings: dict[str, Any], statistics: dict[str, np.ndarray]) -> None:
     """
-    Set the statistics of the environments' ``VecNormalize``, whose settings stay.
-
-    :param env: environments in a ``VecNormalize``
-    :param settings: as :func:`normalization_state` returns them
-    :param statistics: as :func:`normalization_state` returns them
-    :raises ValueError: if there is no ``VecNormalize``, or it normalises other observations
+    Set the statistics of the environments' ``VecNormalize``, whose settings stay. Raises ``ValueError`` if there is
+    none, or if it normalises other observations.
     """
     normalize = unwrap_vec_normalize(env)
     if normalize is None:
@@ -120,12 +106,8 @@ def without_environments(
     statistics: dict[str, np.ndarray],
 ) -> VecNormalize:
     """
-    :param observation_space: space of the original environments, with channels-first images
-    :param action_space: theirs
-    :param settings: as :func:`normalization_state` returns them
-    :param statistics: as :func:`normalization_state` returns them
-    :return: a ``VecNormalize`` that normalises and unnormalises, but cannot be stepped
-    :raises ValueError: if the statistics do not fit the observations
+    A ``VecNormalize`` that normalises and unnormalises, but cannot be stepped, for the original environments' spaces
+    with channels-first images. Raises ``ValueError`` if the statistics do not fit the observations.
     """
     env: gym.Env[Any, Any] = gym.Env()
     # A copy, since VecNormalize overwrites the spaces of images

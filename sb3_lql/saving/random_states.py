@@ -16,17 +16,13 @@ PATIENCE = 2.0
 
 
 def random_states() -> dict[str, Any]:
-    """
-    :return: the states of Python's, NumPy's and PyTorch's generators, from which minibatches and chains are drawn
-    """
+    """The states of Python's, NumPy's and PyTorch's generators, from which minibatches and chains are drawn."""
     cuda = th.cuda.get_rng_state_all() if th.cuda.is_available() else []
     return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": th.get_rng_state(), "cuda": cuda}
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """
-    :param states: as returned by :func:`random_states`
-    """
+    """Set what :func:`random_states` returned."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     th.set_rng_state(states["torch"])
@@ -45,10 +41,7 @@ def random_states_kept() -> Iterator[None]:
 
 
 def training_states(model: OffPolicyAlgorithm) -> dict[str, Any]:
-    """
-    :param model: a model with its environments
-    :return: :func:`random_states`, and the states of its action space and of its environments, where available
-    """
+    """:func:`random_states`, and the states of the model's action space and, where available, its environments."""
     assert model.env is not None
     try:
         envs = model.env.get_attr("np_random") if are_idle(model.env, PATIENCE) else None
@@ -58,10 +51,7 @@ def training_states(model: OffPolicyAlgorithm) -> dict[str, Any]:
 
 
 def set_training_states(model: OffPolicyAlgorithm, states: dict[str, Any]) -> None:
-    """
-    :param model: a model with its environments
-    :param states: as returned by :func:`training_states`
-    """
+    """Set what :func:`training_states` returned. The environments are reset if their states are among these."""
     assert model.env is not None
     if states["envs"] is not None:
         # A pending seed takes effect at the first reset, which must bypass the statistics of observations

@@ -33,20 +33,15 @@ _ZIP = b"PK"
 
 
 def algorithm_names(model_class: type[OffPolicyAlgorithm]) -> list[str]:
-    """
-    :param model_class: class of a model
-    :return: its name and those of the algorithms that it derives from
-    """
+    """The class's name and those of the algorithms that it derives from, the most specific first."""
     bases = (base for base in model_class.__mro__ if issubclass(base, OffPolicyAlgorithm) and not isabstract(base))
     return [base.__name__ for base in bases if base.policy_aliases]  # SB3's base class and mixins have none
 
 
 def check_zip_file(path: str | Path | BufferedIOBase, algorithms: list[str]) -> None:
     """
-    :param path: file name, with ".zip" added if that file does not exist; or an open file, whose position is restored
-    :param algorithms: names of the class to load, and of the algorithms that it derives from
-    :raises FileNotFoundError: if the file does not exist
-    :raises ValueError: if it is damaged, not a model, or a model of another algorithm
+    Raise ``ValueError`` if a file is damaged, not a model, or a model of none of these :func:`algorithm_names`. A name
+    gets ".zip" added if that file does not exist; an open file keeps its position.
     """
     if not isinstance(path, str | Path):
         place = path.tell()
