@@ -21,8 +21,8 @@ REPLAY_BUFFERS: tuple[type[ReplayBuffer], ...] = (
 def with_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     """
     Rearrange a replay buffer, without shrinking it: its transitions in chronological order, ``n_envs`` per row, the
-    last row filled up with the oldest ones. It is returned unchanged if its class is not in :data:`REPLAY_BUFFERS`, and
-    a ``ValueError`` says if its transitions depend on their neighbours, so that they cannot be moved.
+    last row filled up with the oldest ones. Buffers whose class is not in :data:`REPLAY_BUFFERS` are returned
+    unchanged. Raise a ``ValueError`` if transitions depend on their neighbours, so that they cannot be moved.
     """
     if type(buffer) not in REPLAY_BUFFERS or buffer.n_envs == n_envs:
         return buffer

@@ -38,7 +38,7 @@ class Float32Storage(ReplayBuffer):
         super().__init__(buffer_size, float32_space(observation_space), *args, **kwargs)
 
     def to_torch(self, array: np.ndarray, copy: bool = True) -> th.Tensor:
-        """``copy`` is ignored, as minibatches are not used elsewhere: one asynchronous copy to a GPU, none on a CPU."""
+        """:func:`upload` to the buffer's device. ``copy`` is ignored: parts of minibatches are not used elsewhere."""
         return upload(array, get_device(self.device))
 
 

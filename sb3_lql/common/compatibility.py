@@ -137,10 +137,7 @@ def check_foreign_arguments(algorithm: str, names: Iterable[str]) -> None:
 
 
 def check_wrappers(env: VecEnv) -> None:
-    """
-    Raise a ``ValueError`` if images are transposed outside of ``VecNormalize``, which passes the originals to the
-    replay buffer.
-    """
+    """Refuse images transposed outside of ``VecNormalize``, which passes the originals to the replay buffer."""
     transposes = False
     while isinstance(env, VecEnvWrapper):
         transposes = transposes or (isinstance(env, VecTransposeImage) and not env.skip)

@@ -51,7 +51,7 @@ class _Table:
         self.device = th.empty(0, device=device).device  # with its index
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Write a step from arrays of shape (n_envs, ...) and any dtype; names that are not fields are ignored."""
+        """Write one step: arrays of shape (n_envs, ...), of any dtype; names that are not fields are ignored."""
         for dtype, tensor in self.tensors.items():
             names = [name for name, column in self.columns.items() if column[0] == dtype]
             parts = [values[name].reshape(self.n_envs, -1) for name in names]
@@ -59,17 +59,14 @@ class _Table:
             tensor[step * self.n_envs : (step + 1) * self.n_envs] = upload(rows, tensor.device)
 
     def read(self, rows: th.Tensor | None = None) -> dict[str, th.Tensor]:
-        """
-        Copies of all fields, shape (batch, ...), at the row indices, which must be on the table's device; without
-        ``rows``, views of the whole table.
-        """
+        """Copies of the given rows, shape (batch, ...); without ``rows``, which are on the device, views of all."""
         tables = self.tensors
         if rows is not None:
             tables = {dtype: tensor.index_select(0, rows) for dtype, tensor in tables.items()}
         return {name: tables[dtype][:, at].view(-1, *shape) for name, (dtype, at, shape) in self.columns.items()}
 
     def to(self, device: th.device, n_used: int) -> "_Table":
-        """A copy of the ``n_used`` steps in use on the device, or the table itself if it is already there."""
+        """The table itself if it is already on the device, or a copy there with only the ``n_used`` steps in use."""
         if th.empty(0, device=device).device == self.device:
             return self
         table = _Table(self.n_steps, self.n_envs, self.fields, device)

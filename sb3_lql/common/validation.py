@@ -57,10 +57,7 @@ LARGEST_REWARD = 1e15
 
 
 def as_numbers(name: str, values: Any, remedy: str) -> np.ndarray:
-    """
-    An array of booleans, integers or floats from an array, a list or a tensor; a ``ValueError`` with the advice in
-    ``remedy`` if they are not real numbers.
-    """
+    """An array, list or tensor as booleans, integers or floats; a ``ValueError`` if they are not real numbers."""
     array = np.asarray(values)
     if array.dtype == object and all(value is not None for value in array.ravel()):  # such as integers beyond int64
         with suppress(TypeError, ValueError, OverflowError):
@@ -71,12 +68,9 @@ def as_numbers(name: str, values: Any, remedy: str) -> np.ndarray:
 
 
 def check_finite(name: str, values: Any, remedy: str, largest: float) -> np.ndarray:
-    """
-    :func:`as_numbers` with a ``ValueError`` also for NaN and magnitudes above ``largest``, which must be above those of
-    16-bit integers.
-    """
+    """:func:`as_numbers`, with a ``ValueError`` also for NaN, infinities and magnitudes above ``largest``."""
     numbers = as_numbers(name, values, remedy)
-    if numbers.dtype.kind != "f" and numbers.dtype.itemsize <= 2:  # images
+    if numbers.dtype.kind != "f" and numbers.dtype.itemsize <= 2:  # images, never above `largest`
         return numbers
     # As floats, since the magnitude of the smallest integer overflows
     magnitudes = np.abs(numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64))
@@ -94,7 +88,7 @@ def check_observation(observation: Any, remedy: str, name: str = "observation") 
 
 
 def check_off_policy_arguments(model: OffPolicyAlgorithm) -> None:
-    """Check the arguments that SB3 accepts unchecked and fails on later: ``TypeError`` or ``ValueError``."""
+    """Check the types (``TypeError``) and ranges (``ValueError``) that SB3 accepts unchecked and fails on later."""
     learning_rate: Any = model.learning_rate
     if callable(learning_rate):
         learning_rate = float(learning_rate(model._current_progress_remaining))
