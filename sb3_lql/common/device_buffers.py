@@ -59,7 +59,7 @@ class _Table:
             tensor[step * self.n_envs : (step + 1) * self.n_envs] = upload(rows, tensor.device)
 
     def read(self, rows: th.Tensor | None = None) -> dict[str, th.Tensor]:
-        """Copies of the given rows, shape (batch, ...); without ``rows``, which are on the device, views of all."""
+        """Copies of rows, by indices on the device, shape (batch, ...); without indices, views of all rows."""
         tables = self.tensors
         if rows is not None:
             tables = {dtype: tensor.index_select(0, rows) for dtype, tensor in tables.items()}
