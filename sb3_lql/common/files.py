@@ -124,7 +124,7 @@ def discard_folder(path: Path) -> None:
 def discard_unfinished(folder: Path, name: str) -> None:
     """
     Delete what killed processes have left of :func:`atomic_folder` and :func:`discard_folder`, as far as the system
-    allows it, if a regular expression matches its final name. Folders of other hosts and of running processes stay.
+    allows it, where the regex ``name`` matches the final name. Folders of other hosts and of running processes stay.
     """
     unfinished = re.compile(rf"(?:{name}){re.escape(UNFINISHED + platform.node())}-(\d+)")
     for path in folder.iterdir():
