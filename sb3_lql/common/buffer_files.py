@@ -16,10 +16,7 @@ ARRAYS = "replay_buffer.arrays"
 
 
 def n_used_steps(buffer: ReplayBuffer) -> int:
-    """
-    :param buffer: any of SB3's or ours
-    :return: number of its steps that have been written
-    """
+    """Number of a buffer's steps that have been written, for any of SB3's or ours."""
     # With optimize_memory_usage, the last observation lies one row further than the last step
     return buffer.buffer_size if buffer.full else min(buffer.pos + 1, buffer.buffer_size)
 
@@ -60,12 +57,7 @@ def _restore_array(
 
 
 def write_buffer(buffer: ReplayBuffer, folder: Path) -> None:
-    """
-    Write a replay buffer without copying it in memory.
-
-    :param buffer: any of SB3's or ours
-    :param folder: an existing folder
-    """
+    """Write any of SB3's or our replay buffers to an existing folder without copying it in memory."""
     state = io.BytesIO()
     pickler = _BufferPickler(state, buffer)
     pickler.dump(buffer)
@@ -77,10 +69,8 @@ def write_buffer(buffer: ReplayBuffer, folder: Path) -> None:
 
 def read_buffer(folder: Path) -> ReplayBuffer:
     """
-    Read a replay buffer without a second copy in memory.
-
-    :param folder: a complete folder from :func:`write_buffer`; it holds a pickle, so it must be trusted
-    :return: the buffer; a ``HerReplayBuffer`` still needs its environments
+    Read a complete folder from :func:`write_buffer` without a second copy in memory. It holds a pickle, so it must be
+    trusted. A ``HerReplayBuffer`` still needs its environments.
     """
     sizes, state = pickle.loads((folder / STATE).read_bytes())
     with (folder / ARRAYS).open("rb") as file:

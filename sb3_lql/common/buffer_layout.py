@@ -20,13 +20,9 @@ REPLAY_BUFFERS: tuple[type[ReplayBuffer], ...] = (
 
 def with_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     """
-    Rearrange a replay buffer for a different number of environments: its transitions in chronological order, ``n_envs``
-    per row. The last row is filled up with the oldest ones.
-
-    :param buffer: a buffer; returned unchanged if it is not in :data:`REPLAY_BUFFERS`
-    :param n_envs: number of environments
-    :return: a buffer for that many environments, at least as large; the same one if nothing changes
-    :raises ValueError: if transitions depend on their neighbours, so that they cannot be moved
+    Rearrange a replay buffer, without shrinking it: its transitions in chronological order, ``n_envs`` per row, the
+    last row filled up with the oldest ones. Buffers whose class is not in :data:`REPLAY_BUFFERS` are returned
+    unchanged. Raise a ``ValueError`` if transitions depend on their neighbours, so that they cannot be moved.
     """
     if type(buffer) not in REPLAY_BUFFERS or buffer.n_envs == n_envs:
         return buffer

@@ -15,10 +15,7 @@ FIELDS = ("observations", "next_observations", "actions", "rewards", "dones", "t
 
 
 def float32_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """
-    :param space: any observation space
-    :return: the same space with every float64 ``Box``, also inside a ``Dict``, as float32 with the same bounds
-    """
+    """The space with every float64 ``Box``, also inside a ``Dict``, as float32 with the same bounds."""
     if isinstance(space, spaces.Dict):
         # As pairs: from a dict, gymnasium would sort the keys
         return spaces.Dict([(key, float32_space(subspace)) for key, subspace in space.spaces.items()])
@@ -29,11 +26,7 @@ def float32_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
 
 
 def upload(array: np.ndarray, device: th.device) -> th.Tensor:
-    """
-    :param array: any array; on the CPU, the result shares its memory
-    :param device: target device
-    :return: the array there; copies to CUDA are asynchronous, from pinned memory
-    """
+    """The array on a device: on the CPU, it shares its memory; copies to CUDA are asynchronous, from pinned memory."""
     tensor = th.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
@@ -45,11 +38,7 @@ class Float32Storage(ReplayBuffer):
         super().__init__(buffer_size, float32_space(observation_space), *args, **kwargs)
 
     def to_torch(self, array: np.ndarray, copy: bool = True) -> th.Tensor:
-        """
-        :param array: part of a minibatch, not used elsewhere
-        :param copy: ignored: there is one asynchronous copy to a GPU, and none on a CPU
-        :return: the array on the buffer's device
-        """
+        """:func:`upload` to the buffer's device. ``copy`` is ignored: parts of minibatches are not used elsewhere."""
         return upload(array, get_device(self.device))
 
 
@@ -70,11 +59,7 @@ class Float32HerReplayBuffer(Float32Storage, HerReplayBuffer):
 
 
 def default_replay_buffer_class(observation_space: spaces.Space[Any], n_steps: int) -> type[ReplayBuffer]:
-    """
-    :param observation_space: the environment's
-    :param n_steps: rewards per return; SB3 has no n-step buffer for ``Dict`` observations
-    :return: the class for ``replay_buffer_class=None``: the float32 variant of SB3's choice
-    """
+    """The float32 variant of SB3's choice. SB3 has no n-step buffer for ``Dict`` observations."""
     if isinstance(observation_space, spaces.Dict):
         return Float32DictReplayBuffer
     return Float32NStepReplayBuffer if n_steps > 1 else Float32ReplayBuffer
@@ -83,9 +68,7 @@ def default_replay_buffer_class(observation_space: spaces.Space[Any], n_steps: i
 def end_episodes(buffer: ReplayBuffer) -> None:
     """
     Mark the last step as the end of its episode, since the environments start new ones: n-step returns, hindsight goals
-    and next observations stored only once must not cross that boundary.
-
-    :param buffer: a buffer; left alone if it lacks SB3's arrays
+    and next observations stored only once must not cross that boundary. Buffers without SB3's arrays are left alone.
     """
     if not _keeps_arrays(buffer, "dones", "timeouts") or n_stored(buffer) == 0:
         return
@@ -101,10 +84,7 @@ def end_episodes(buffer: ReplayBuffer) -> None:
 
 
 def n_stored(buffer: ReplayBuffer) -> int:
-    """
-    :param buffer: any buffer, even with nothing but SB3's ``add`` and ``sample``
-    :return: number of transitions in it; 0 if it does not tell
-    """
+    """Number of transitions in any buffer; 0 if it does not tell, with nothing but SB3's ``add`` and ``sample``."""
     try:
         return buffer.size() * buffer.n_envs
     except AttributeError:

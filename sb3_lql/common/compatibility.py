@@ -28,10 +28,7 @@ FOREIGN_ARGUMENTS = {
 
 
 def check_observation_space(observation_space: spaces.Space[Any]) -> None:
-    """
-    :param observation_space: the environment's observation space
-    :raises ValueError: if SB3 cannot encode it, or a part of it
-    """
+    """Raise a ``ValueError`` if SB3 cannot encode the observations, or a part of them."""
     if not isinstance(observation_space, spaces.Dict):
         _check_observation_part("observation_space", observation_space)
         return
@@ -67,12 +64,7 @@ def _check_observation_part(name: str, space: spaces.Space[Any]) -> None:
 def check_extractor(
     extractor_class: type[BaseFeaturesExtractor], observation_space: spaces.Space[Any], kwargs: dict[str, Any]
 ) -> None:
-    """
-    :param extractor_class: class of the features extractor; only SB3's own are checked
-    :param observation_space: the environment's observation space
-    :param kwargs: the extractor's keyword arguments
-    :raises ValueError: if it does not fit the observations
-    """
+    """Raise a ``ValueError`` if an extractor of SB3's does not fit the observations; others are not checked."""
     if isinstance(observation_space, spaces.Dict):
         if extractor_class in (FlattenExtractor, NatureCNN):
             raise ValueError(f"observation_space={observation_space} is a Dict: pass 'MultiInputPolicy'.")
@@ -93,11 +85,8 @@ def check_extractor(
 
 def check_policy(policy: Any, aliases: dict[str, type[BasePolicy]], base: type[BasePolicy]) -> None:
     """
-    :param policy: policy class or its alias, as a user passed it
-    :param aliases: the algorithm's policy classes by name
-    :param base: base class of the algorithm's policies
-    :raises ValueError: for an unknown alias
-    :raises TypeError: for another algorithm's policy class, or anything that is not a class
+    Check a user's policy, a class or one of the ``aliases``: a ``ValueError`` for an unknown alias, a ``TypeError`` for
+    a class that does not derive from ``base`` and for anything that is not a class.
     """
     names = ", ".join(map(repr, aliases))
     if isinstance(policy, str):
@@ -117,12 +106,7 @@ def check_policy(policy: Any, aliases: dict[str, type[BasePolicy]], base: type[B
 
 
 def check_policy_kwargs(policy_kwargs: dict[str, Any], use_sde: Any, taken: Iterable[str]) -> None:
-    """
-    :param policy_kwargs: the user's
-    :param use_sde: the user's
-    :param taken: policy arguments that the algorithm sets
-    :raises ValueError: if gSDE is requested, or an argument that the algorithm sets
-    """
+    """Raise a ``ValueError`` if a user asks for gSDE, or passes one of the arguments ``taken`` by the algorithm."""
     for name, value in (("use_sde", use_sde), ("policy_kwargs['use_sde']", policy_kwargs.get("use_sde", False))):
         if value:
             raise ValueError(
@@ -133,12 +117,7 @@ def check_policy_kwargs(policy_kwargs: dict[str, Any], use_sde: Any, taken: Iter
 
 
 def check_arguments_known(algorithm: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """
-    :param algorithm: name of the class
-    :param given: names of the arguments passed
-    :param known: names of its arguments
-    :raises TypeError: if one is unknown
-    """
+    """Raise a ``TypeError`` if an argument is given that the algorithm does not know."""
     unknown = sorted(set(given) - set(known))
     check_foreign_arguments(algorithm, unknown)
     if unknown:
@@ -148,11 +127,7 @@ def check_arguments_known(algorithm: str, given: Iterable[str], known: Iterable[
 
 
 def check_foreign_arguments(algorithm: str, names: Iterable[str]) -> None:
-    """
-    :param algorithm: name of the class
-    :param names: names of the arguments passed
-    :raises TypeError: if one belongs to another algorithm
-    """
+    """Raise a ``TypeError`` if an argument belongs to another algorithm."""
     for name in names:
         if reason := FOREIGN_ARGUMENTS.get(name):
             raise TypeError(
@@ -162,11 +137,7 @@ def check_foreign_arguments(algorithm: str, names: Iterable[str]) -> None:
 
 
 def check_wrappers(env: VecEnv) -> None:
-    """
-    :param env: a model's environments
-    :raises ValueError: if images are transposed outside of ``VecNormalize``, which passes the originals to the replay
-        buffer
-    """
+    """Refuse images transposed outside of ``VecNormalize``, which passes the originals to the replay buffer."""
     transposes = False
     while isinstance(env, VecEnvWrapper):
         transposes = transposes or (isinstance(env, VecTransposeImage) and not env.skip)

@@ -51,10 +51,7 @@ class _Table:
         self.device = th.empty(0, device=device).device  # with its index
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """
-        :param step: index of the step
-        :param values: arrays of shape (n_envs, ...) by name, of any dtype; names that are not fields are ignored
-        """
+        """Write one step: arrays of shape (n_envs, ...), of any dtype; names that are not fields are ignored."""
         for dtype, tensor in self.tensors.items():
             names = [name for name, column in self.columns.items() if column[0] == dtype]
             parts = [values[name].reshape(self.n_envs, -1) for name in names]
@@ -62,21 +59,14 @@ class _Table:
             tensor[step * self.n_envs : (step + 1) * self.n_envs] = upload(rows, tensor.device)
 
     def read(self, rows: th.Tensor | None = None) -> dict[str, th.Tensor]:
-        """
-        :param rows: indices on the table's device, shape (batch,)
-        :return: copies of all fields by name, shape (batch, ...); without ``rows``, views of the whole table
-        """
+        """Copies of rows, by indices on the device, shape (batch, ...); without indices, views of all rows."""
         tables = self.tensors
         if rows is not None:
             tables = {dtype: tensor.index_select(0, rows) for dtype, tensor in tables.items()}
         return {name: tables[dtype][:, at].view(-1, *shape) for name, (dtype, at, shape) in self.columns.items()}
 
     def to(self, device: th.device, n_used: int) -> "_Table":
-        """
-        :param device: target device
-        :param n_used: number of steps in use; the others are not copied
-        :return: a copy there, or the table itself if it is already there
-        """
+        """The table itself if it is already on the device, or a copy there with only the ``n_used`` steps in use."""
         if th.empty(0, device=device).device == self.device:
             return self
         table = _Table(self.n_steps, self.n_envs, self.fields, device)
@@ -236,12 +226,7 @@ class DeviceDictReplayBuffer(DeviceReplayBuffer, DictReplayBuffer):
 def check_replay_buffer(
     replay_buffer_class: type[ReplayBuffer] | None, replay_buffer_kwargs: dict[str, Any], n_steps: int
 ) -> None:
-    """
-    :param replay_buffer_class: the user's
-    :param replay_buffer_kwargs: the user's
-    :param n_steps: rewards per return
-    :raises ValueError: for n-step returns or HER with a device buffer, which supports neither
-    """
+    """Raise a ``ValueError`` for n-step returns or HER with a device buffer, which supports neither."""
     if replay_buffer_class is None or not issubclass(replay_buffer_class, DeviceReplayBuffer):
         return
     name = replay_buffer_class.__name__

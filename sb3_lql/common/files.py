@@ -21,11 +21,7 @@ LONGEST_NAME = 255
 
 
 def with_suffix(path: str | Path, suffix: str) -> Path:
-    """
-    :param path: name of a file
-    :param suffix: such as ".zip"
-    :return: the name, with that suffix if it has none
-    """
+    """The path, with a suffix such as ".zip" if it has none."""
     path = Path(path)
     return path if path.suffix else path.with_suffix(suffix)
 
@@ -34,7 +30,7 @@ def with_suffix(path: str | Path, suffix: str) -> Path:
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """
     Open a file that takes its name only when all of its content is on the disk. An error inside the block, a kill or a
-    full disk leaves the previous file intact.
+    full disk leaves the previous file intact. Its folder is created if needed; errors are those of ``open``.
 
     As with ``open``, a symbolic link stays and its target is written, and an existing file keeps its permissions and,
     where the system allows it, its owner and group. Other hard links to it keep the old content.
@@ -42,10 +38,6 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     A file that cannot be replaced (in a read-only folder, a mount, a device) is overwritten once all content is known:
     refusing would be worse, since ``open`` could write it. An error inside the block still changes nothing; a kill or a
     full disk at the very end may leave a partial file.
-
-    :param path: the file's name; its folder is created if needed
-    :return: an open file
-    :raises OSError: if it cannot be written, as from ``open``
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -102,12 +94,7 @@ def _copy_permissions(source: Path, target: Path) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """
-    :func:`atomic_write` for a folder.
-
-    :param path: the folder's name, which must not exist yet
-    :return: a temporary folder to write to
-    """
+    """:func:`atomic_write` for a folder that must not exist yet; yields a temporary one to write to."""
     unfinished = _unfinished(path)
     shutil.rmtree(unfinished, ignore_errors=True)  # left by a process with the same id
     unfinished.mkdir(parents=True)
@@ -124,9 +111,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def discard_folder(path: Path) -> None:
     """
-    Delete a folder, as far as the system allows it. A kill halfway leaves no partial folder under that name.
-
-    :param path: the folder, or a link to one, of which only the link is deleted; it may not exist
+    Delete a folder, if it exists and as far as the system allows it; of a link to one, only the link. A kill halfway
+    leaves no partial folder under that name.
     """
     with suppress(OSError):  # it does not exist, or another process is deleting it
         if path.is_symlink():
@@ -138,10 +124,7 @@ def discard_folder(path: Path) -> None:
 def discard_unfinished(folder: Path, name: str) -> None:
     """
     Delete what killed processes have left of :func:`atomic_folder` and :func:`discard_folder`, as far as the system
-    allows it. Folders of other hosts and of running processes stay.
-
-    :param folder: where to look
-    :param name: regular expression for the folders' final names
+    allows it, where the regex ``name`` matches the final name. Folders of other hosts and of running processes stay.
     """
     unfinished = re.compile(rf"(?:{name}){re.escape(UNFINISHED + platform.node())}-(\d+)")
     for path in folder.iterdir():

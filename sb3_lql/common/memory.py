@@ -24,13 +24,7 @@ SCALARS = 3 * 4
 def transition_bytes(
     buffer_class: type[ReplayBuffer], observation_space: spaces.Space[Any], action_space: spaces.Box, once: bool
 ) -> int:
-    """
-    :param buffer_class: class of the replay buffer
-    :param observation_space: the environment's
-    :param action_space: the environment's
-    :param once: whether each observation is stored only once (``optimize_memory_usage``)
-    :return: bytes per transition, at least
-    """
+    """Bytes per transition, at least. ``once``: each observation is stored only once (``optimize_memory_usage``)."""
     stored = float32_space(observation_space) if issubclass(buffer_class, Float32Storage) else observation_space
     return (1 if once else 2) * _bytes(stored) + get_action_dim(action_space) * np.dtype(np.float32).itemsize + SCALARS
 
@@ -43,10 +37,7 @@ def _bytes(space: spaces.Space[Any]) -> int:
 
 
 def memory(device: th.device) -> int:
-    """
-    :param device: a device
-    :return: bytes of memory available to this process there, if no other process uses any
-    """
+    """Bytes of memory available to this process on a device, if no other process uses any."""
     if device.type == "cuda":
         return th.cuda.mem_get_info(device)[1]
     total = int(psutil.virtual_memory().total)
@@ -56,12 +47,9 @@ def memory(device: th.device) -> int:
 
 def check_buffer_fits(model: OffPolicyAlgorithm, buffer_class: type[ReplayBuffer]) -> None:
     """
-    The system grants more memory than it has, and kills the process when it uses it, hours later. Only SB3's and our
-    classes are checked: others, including subclasses, may compress transitions or keep them on disk.
-
-    :param model: a model without a replay buffer, with a ``Box`` action space
-    :param buffer_class: class of its future buffer
-    :raises ValueError: if ``buffer_size`` transitions do not fit into memory
+    Raise a ``ValueError`` if ``buffer_size`` transitions do not fit into memory, for a model with no replay buffer yet:
+    the system grants more than it has, and kills the process when it uses it, hours later. Only SB3's and our classes
+    are checked: others, including subclasses, may compress transitions or keep them on disk.
     """
     if buffer_class not in REPLAY_BUFFERS:
         return

@@ -9,32 +9,21 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 
 
 def scale_to_unit(action: np.ndarray, box: spaces.Box) -> np.ndarray:
-    """
-    :param action: within the box, shape ``(..., *box.shape)``
-    :param box: a bounded box
-    :return: within [-1, 1], float32
-    """
+    """Scale actions of shape ``(..., *box.shape)`` from a bounded box to [-1, 1], as float32."""
     center, half_range = center_and_half_range(box)
     scaled: np.ndarray = np.clip((action - center) / half_range, -1.0, 1.0).astype(np.float32)
     return scaled
 
 
 def scale_from_unit(scaled_action: np.ndarray, box: spaces.Box) -> np.ndarray:
-    """
-    :param scaled_action: within [-1, 1], shape ``(..., *box.shape)``
-    :param box: a bounded box
-    :return: within the box, of its dtype
-    """
+    """Scale actions of shape ``(..., *box.shape)`` from [-1, 1] to a bounded box, in its dtype."""
     center, half_range = center_and_half_range(box)
     action: np.ndarray = np.clip(center + half_range * scaled_action, box.low, box.high).astype(box.dtype)
     return action
 
 
 def center_and_half_range(box: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """
-    :param box: a bounded box
-    :return: both of the box's shape, in float64; each bound is halved first, so that none overflows
-    """
+    """Both of a bounded box's shape, in float64; each bound is halved first, so that none overflows."""
     half_low, half_high = 0.5 * box.low.astype(np.float64), 0.5 * box.high.astype(np.float64)
     return half_high + half_low, half_high - half_low
 

@@ -16,16 +16,7 @@ from sb3_lql.common.scaling import scale_from_unit
 def check_number(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, low_excluded: bool = False
 ) -> float:
-    """
-    :param name: name of the argument
-    :param value: what the user passed
-    :param low: smallest value allowed
-    :param high: largest value allowed
-    :param low_excluded: whether ``low`` itself is forbidden
-    :return: the value as a float
-    :raises TypeError: if it is not a number
-    :raises ValueError: if it is not finite, or out of range
-    """
+    """The value as a float; a ``TypeError`` if it is no number, a ``ValueError`` if not finite or out of range."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}={value!r} must be a number, not {type(value).__name__}.")
     number = float(value)
@@ -43,14 +34,7 @@ def check_positive(name: str, value: Any) -> float:
 
 
 def check_count(name: str, value: Any, low: int = 1) -> int:
-    """
-    :param name: name of the argument
-    :param value: what the user passed
-    :param low: smallest value allowed
-    :return: the value as an int
-    :raises TypeError: if it is not an integer
-    :raises ValueError: if it is below ``low``
-    """
+    """The value as an int; a ``TypeError`` if it is no integer, a ``ValueError`` if it is below ``low``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(
             f"{name}={value!r} must be an integer, not {type(value).__name__}: pass an int of at least {low}."
@@ -61,11 +45,7 @@ def check_count(name: str, value: Any, low: int = 1) -> int:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """
-    :param name: name of the argument
-    :param value: what the user passed
-    :raises TypeError: if it is neither True nor False
-    """
+    """Raise a ``TypeError`` if the value is neither True nor False."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}={value!r} must be True or False, not {type(value).__name__}.")
 
@@ -77,13 +57,7 @@ LARGEST_REWARD = 1e15
 
 
 def as_numbers(name: str, values: Any, remedy: str) -> np.ndarray:
-    """
-    :param name: name for errors
-    :param values: an array, a list or a tensor
-    :param remedy: advice for errors
-    :return: an array of booleans, integers or floats
-    :raises ValueError: if they are not real numbers
-    """
+    """An array, list or tensor as booleans, integers or floats; a ``ValueError`` if they are not real numbers."""
     array = np.asarray(values)
     if array.dtype == object and all(value is not None for value in array.ravel()):  # such as integers beyond int64
         with suppress(TypeError, ValueError, OverflowError):
@@ -94,16 +68,9 @@ def as_numbers(name: str, values: Any, remedy: str) -> np.ndarray:
 
 
 def check_finite(name: str, values: Any, remedy: str, largest: float) -> np.ndarray:
-    """
-    :param name: name for errors
-    :param values: an array, a list or a tensor of any shape
-    :param remedy: advice for errors
-    :param largest: largest magnitude allowed, above that of 16-bit integers
-    :return: the same, as an array of numbers
-    :raises ValueError: if a value is not a number, NaN, infinite or too large
-    """
+    """:func:`as_numbers`, with a ``ValueError`` also for NaN, infinities and magnitudes above ``largest``."""
     numbers = as_numbers(name, values, remedy)
-    if numbers.dtype.kind != "f" and numbers.dtype.itemsize <= 2:  # images
+    if numbers.dtype.kind != "f" and numbers.dtype.itemsize <= 2:  # images, never above `largest`
         return numbers
     # As floats, since the magnitude of the smallest integer overflows
     magnitudes = np.abs(numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64))
@@ -114,26 +81,14 @@ def check_finite(name: str, values: Any, remedy: str, largest: float) -> np.ndar
 
 
 def check_observation(observation: Any, remedy: str, name: str = "observation") -> Any:
-    """
-    :param observation: an observation or a batch, or a dictionary of them
-    :param remedy: advice for errors
-    :param name: name for errors
-    :return: the same, as arrays of numbers
-    :raises ValueError: if a value is not finite, or larger than :data:`LARGEST_OBSERVATION`
-    """
+    """:func:`check_finite` with :data:`LARGEST_OBSERVATION` for an observation, a batch, or a dictionary of them."""
     if isinstance(observation, dict):
         return {key: check_observation(part, remedy, f"{name}[{key!r}]") for key, part in observation.items()}
     return check_finite(name, observation, remedy, LARGEST_OBSERVATION)
 
 
 def check_off_policy_arguments(model: OffPolicyAlgorithm) -> None:
-    """
-    Check the arguments that SB3 accepts unchecked and fails on later.
-
-    :param model: an algorithm with its arguments as attributes
-    :raises TypeError: for values of the wrong type
-    :raises ValueError: for values out of range
-    """
+    """Check the types (``TypeError``) and ranges (``ValueError``) that SB3 accepts unchecked and fails on later."""
     learning_rate: Any = model.learning_rate
     if callable(learning_rate):
         learning_rate = float(learning_rate(model._current_progress_remaining))
@@ -157,10 +112,7 @@ def check_off_policy_arguments(model: OffPolicyAlgorithm) -> None:
 
 
 def check_action_space(action_space: spaces.Space[Any]) -> None:
-    """
-    :param action_space: the environment's action space
-    :raises ValueError: if it is not a bounded ``Box`` of floats with room between its bounds
-    """
+    """Raise a ``ValueError`` unless it is a bounded ``Box`` of floats with room between its bounds."""
     if not isinstance(action_space, spaces.Box):
         raise ValueError(
             f"action_space={action_space} is not a Box: Langevin dynamics needs continuous actions; for others "
