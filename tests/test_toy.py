@@ -13,6 +13,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
+import sb3_lql
 from sb3_lql.algorithms import ALGORITHMS, Entry
 from tests.saving import mutations
 from tests.toy import Toy
@@ -177,3 +178,9 @@ def test_the_benchmark_runs_it(config: str, tmp_path: Path) -> None:
     record = read_json(tmp_path / "run" / "run.json")
     assert (record["status"], record["error"]) == ("finished", None)
     assert len(record["evaluations"]) == 6
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_what_has_no_form_for_export_says_so(model: Toy, tmp_path: Path, deterministic: bool) -> None:
+    with pytest.raises(ValueError, match="override"):
+        sb3_lql.export(model, tmp_path / "toy.onnx", deterministic=deterministic)

@@ -85,11 +85,6 @@ def export_bytes(
     check_count("n_observations", n_observations, low=2)
     if format == "onnx":
         require("onnx", "onnxscript", "onnxruntime")
-    if model.policy.bfloat16_chain and not deterministic:
-        raise ValueError(
-            "bfloat16_chain=True cannot be exported with noise as an input, as its rounding differs between machines: "
-            "pass bfloat16_chain=False to load, or deterministic=True, whose chain does not use bfloat16."
-        )
     module = PolicyModule(model.policy, deterministic, statistics_of(model, vec_normalize), precision)
     try:
         with th.no_grad(), _quiet():

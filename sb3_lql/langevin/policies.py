@@ -116,7 +116,13 @@ class LangevinPolicy(ChainPolicy):
     def draw_shapes(self) -> dict[str, tuple[int | str, ...]]:
         """
         :return: shapes of what :meth:`draw` returns, in its order, by name; the size of the batch is "batch"
+        :raises ValueError: if the chains of draws round differently on each machine
         """
+        if self.bfloat16_chain:
+            raise ValueError(
+                "bfloat16_chain=True cannot be exported with noise as an input, as its rounding differs between "
+                "machines: pass bfloat16_chain=False to load, or deterministic=True, whose chain does not use bfloat16."
+            )
         return {
             "initial_actions": ("batch", self.action_dim),
             "noise": (self.chain_length, "batch", self.action_dim),
