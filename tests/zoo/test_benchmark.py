@@ -150,7 +150,8 @@ def stop(process: subprocess.Popen[str], number: int, folder: Path) -> tuple[int
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
 def test_stopped_benchmark_is_resumed(tmp_path: Path, number: int, status: int) -> None:
-    write_spec(tmp_path, lql={"algo": "lql"})  # with a long chain: it must not finish before the signal
+    # A longer chain: it must not finish before the signal
+    write_spec(tmp_path, lql={"algo": "lql", "hyperparams": {"n_langevin_steps": 4}})
     with started(tmp_path) as process:
         wait_for_evaluations(tmp_path, "lql", 2)
         found_status, output = stop(process, number, tmp_path)
