@@ -3,6 +3,7 @@
 from sb3_lql.baselines.dacer import DACER
 from sb3_lql.baselines.dpmd import DPMD
 from sb3_lql.baselines.qsm import QSM
+from sb3_lql.baselines.qvpo import QVPO
 from sb3_lql.baselines.sdac import SDAC
 
-__all__ = ["DACER", "DPMD", "QSM", "SDAC"]
+__all__ = ["DACER", "DPMD", "QSM", "QVPO", "SDAC"]

@@ -1,6 +1,6 @@
 """The algorithms whose policy is a denoising chain, trained by a loss of their own beside the critics."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch as th
@@ -15,6 +15,19 @@ from sb3_lql.engine.arguments import DEFAULTS, SharedArguments
 
 #: Updates of the actor between which its learning rate falls linearly.
 DECAY = (25_000, 75_000)
+
+
+class ActorBatch(NamedTuple):
+    """A minibatch with which the denoiser's own comes."""
+
+    observations: Any
+    actions: th.Tensor
+    next_observations: Any
+    dones: th.Tensor
+    rewards: th.Tensor
+    discounts: th.Tensor | None = None
+    #: What the denoiser learns from.
+    actor_observations: Any = None
 
 
 class DiffusionArguments(SharedArguments, total=False):

@@ -172,9 +172,19 @@ class DiffusionPolicy(ChainPolicy):
         """
         with th.no_grad():
             rows = features.repeat_interleave(self.n_action_samples, dim=0)
-            start, noise = self.draw(rows)
-            actions = self.denoise(denoiser, rows, start, noise)
+            actions = self.sample(denoiser, rows)
             return best_of_samples(actions, self.n_action_samples, lambda: self._lowest_q_values(rows, actions))
+
+    @th.no_grad()
+    def sample(self, denoiser: Denoiser, features: th.Tensor) -> th.Tensor:
+        """
+        A chain for each row.
+
+        :param denoiser: the online one, or its average
+        :param features: shape (batch, features_dim)
+        :return: shape (batch, action_dim), without gradient
+        """
+        return self.denoise(denoiser, features, *self.draw(features))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | dict(

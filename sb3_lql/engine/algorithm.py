@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch as th
@@ -88,6 +88,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     policy_defaults: ClassVar[dict[str, Any]] = {}
     #: Names of arguments that say every how many updates something is done, such as a delayed update.
     delays: ClassVar[tuple[str, ...]] = ()
+    #: Largest norm of the gradient in an optimiser's step; ``None`` for no limit.
+    max_grad_norm: float | None = None
 
     #: The policy, which holds everything that is learned.
     policy: ChainPolicy
@@ -130,6 +132,10 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
             self._setup_model()
 
     # What an algorithm may override
+
+    def _sample(self, batch_size: int) -> Batch:
+        """The minibatch of an update: SB3's named tuple, or one with more fields."""
+        return cast(Batch, self.replay_buffer.sample(batch_size, env=self._vec_normalize_env))
 
     @abstractmethod
     def _next_actions(self, batch: Batch) -> th.Tensor:
@@ -219,7 +225,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     def _update_constants(self) -> tuple[Any, ...]:
         """The Python values besides the networks' shapes on which an update depends."""
         due = (self._is_due(getattr(self, name)) for name in self.delays)
-        return self.gamma, self.reward_scale, *due, *self.policy.constants()
+        return self.gamma, self.reward_scale, self.max_grad_norm, *due, *self.policy.constants()
 
     def _check_arguments(self) -> None:
         """
@@ -230,6 +236,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         """
         check_off_policy_arguments(self)
         check_positive("reward_scale", self.reward_scale)
+        if self.max_grad_norm is not None:
+            check_positive("max_grad_norm", self.max_grad_norm)
         for name in ("target_update_interval", "n_action_samples", *self.delays):
             check_count(name, getattr(self, name))
         if self.compile is not None:
@@ -330,7 +338,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         rows: list[th.Tensor] = []
 
         for _ in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            batch = self._sample(batch_size)
             self._n_updates += 1
             logged = update(batch)
             names.append(tuple(logged))
@@ -373,7 +381,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
 
     def _descend(self, loss: Loss) -> None:
         """One step of an optimiser; see :class:`~sb3_lql.engine.optimization.StepGuard`."""
-        self._guard.step(self.policy.optimizers[loss.optimizer], loss.value, loss.name)
+        self._guard.step(self.policy.optimizers[loss.optimizer], loss.value, loss.name, self.max_grad_norm)
         self._log(loss.name, loss.value)
 
     def _log(self, name: str, value: th.Tensor) -> None:

@@ -42,18 +42,22 @@ class StepGuard:
         """
         return [self.healthy, self._n_updates, *self._outcomes.values()]
 
-    def step(self, optimizer: th.optim.Optimizer, loss: th.Tensor, name: str) -> None:
+    def step(self, optimizer: th.optim.Optimizer, loss: th.Tensor, name: str, max_norm: float | None = None) -> None:
         """
         Descend the gradient of ``loss``, if it and all before it are finite.
 
         :param optimizer: optimiser of the parameters
         :param loss: scalar
         :param name: what the loss is called in a report
+        :param max_norm: shorten a gradient, over all of the optimiser's parameters, that is longer
         """
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        outcome = th.stack([loss.detach(), th.nn.utils.get_total_norm(gradients)])
+        trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = th.nn.utils.get_total_norm([p.grad for p in trained])
+        if max_norm is not None:
+            th.nn.utils.clip_grads_with_norm_(trained, max_norm, norm)
+        outcome = th.stack([loss.detach(), norm])
         # What is reported is the last outcome, or the first that was not finite
         if name not in self._outcomes:
             self._outcomes[name] = th.zeros_like(outcome)

@@ -38,6 +38,33 @@ def xavier_uniform(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+def small_normal(module: nn.Module) -> None:
+    """
+    Draw the weights of a linear layer, of an ensemble or not, from N(0, 1 / (4 in)) and set its biases to zero.
+
+    :param module: any module; left alone unless it is such a layer
+    """
+    if isinstance(module, (nn.Linear, EnsembleLinear)):
+        in_features = module.in_features if isinstance(module, nn.Linear) else module.weight.shape[1]
+        nn.init.normal_(module.weight, std=0.5 / math.sqrt(in_features))
+        nn.init.zeros_(module.bias)
+
+
+def positional_codes(n_steps: int, dim: int) -> th.Tensor:
+    """
+    Codes ``[sin(t f_0), ..., cos(t f_0), ...]`` of the times t = 0 ... n_steps-1, with
+    ``f_j = 10000**(-j / (dim / 2 - 1))``.
+
+    :param n_steps: number of times
+    :param dim: size of a code, even
+    :return: float32 tensor of shape (n_steps, dim)
+    """
+    half = dim // 2
+    frequencies = 10000.0 ** (-th.arange(half, dtype=th.float64) / (half - 1))
+    angles = th.arange(n_steps, dtype=th.float64)[:, None] * frequencies
+    return th.cat([angles.sin(), angles.cos()], dim=1).float()
+
+
 class Denoiser(nn.Module):
     """
     ``epsilon(s, x, t)``: a network on ``[features, x, embedding of t]``.
@@ -90,6 +117,27 @@ class Denoiser(nn.Module):
             embedding = embedding.expand(x.shape[0], -1)
         noise: th.Tensor = self.network(th.cat([features, x, embedding], dim=1))
         return noise
+
+
+class PositionalDenoiser(Denoiser):
+    """
+    ``epsilon(s, x, t)`` with positional codes of time, of size 32, that Linear(32, 256), activation, Linear(256, 32)
+    embeds. Arguments are those of :class:`Denoiser`.
+    """
+
+    def __init__(
+        self,
+        features_dim: int,
+        action_dim: int,
+        n_steps: int,
+        net_arch: list[int],
+        activation_fn: type[nn.Module] = nn.Mish,
+        width: int = 256,
+    ) -> None:
+        super().__init__(features_dim, action_dim, n_steps, net_arch, activation_fn, time_network=False)
+        dim = self.codes.shape[1]
+        self.register_buffer("codes", positional_codes(n_steps, dim), persistent=False)
+        self.time_network = nn.Sequential(truncated_linear(dim, width), activation_fn(), truncated_linear(width, dim))
 
 
 class FourierDenoiser(nn.Module):

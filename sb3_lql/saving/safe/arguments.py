@@ -24,6 +24,7 @@ NOT_STORED = frozenset({"policy", "env", "device", "tensorboard_log", "_init_set
 MAX_COUNT = 10**6
 LIMITS = {
     "buffer_size": 10**9,
+    "decay_steps": MAX_INTEGER,
     "decay_updates": MAX_INTEGER,
     "learning_starts": MAX_INTEGER,
     "seed": 2**32 - 1,  # random generators take 32 bits
