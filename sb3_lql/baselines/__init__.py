@@ -2,8 +2,9 @@
 
 from sb3_lql.baselines.dacer import DACER
 from sb3_lql.baselines.dpmd import DPMD
+from sb3_lql.baselines.mvp import MVP
 from sb3_lql.baselines.qsm import QSM
 from sb3_lql.baselines.qvpo import QVPO
 from sb3_lql.baselines.sdac import SDAC
 
-__all__ = ["DACER", "DPMD", "QSM", "QVPO", "SDAC"]
+__all__ = ["DACER", "DPMD", "MVP", "QSM", "QVPO", "SDAC"]

@@ -75,6 +75,8 @@ class DiffusionAlgorithm(ChainAlgorithm):
     )
     #: Names of arguments that say every how many updates something is done.
     delays: ClassVar[tuple[str, ...]] = ("policy_delay",)
+    #: Fewest steps of a chain.
+    min_denoising_steps: ClassVar[int] = 2
     #: Whether actions with noise are clipped to the box.
     clips_exploration: ClassVar[bool] = False
 
@@ -142,7 +144,7 @@ class DiffusionAlgorithm(ChainAlgorithm):
         return super()._policy_arguments() | dict(process=process, start_scale=0.5)
 
     def _check_arguments(self) -> None:
-        check_count("n_denoising_steps", self.n_denoising_steps, low=2)
+        check_count("n_denoising_steps", self.n_denoising_steps, low=self.min_denoising_steps)
         check_positive("actor_learning_rate", self.actor_learning_rate)
         check_number("final_actor_learning_rate", self.final_actor_learning_rate, low=0.0)
         super()._check_arguments()

@@ -1,4 +1,4 @@
-"""Networks that predict the noise in an action."""
+"""Networks that predict the noise in an action, or what leads from noise to an action."""
 
 import math
 from itertools import pairwise
@@ -187,3 +187,43 @@ class FourierDenoiser(nn.Module):
         embedding = self.time_network(th.cat([angles.cos(), angles.sin()], dim=-1)).expand(x.shape[0], -1)
         noise: th.Tensor = self.network(th.cat([features, x, embedding], dim=1))
         return noise
+
+
+class MeanVelocity(nn.Module):
+    """
+    ``u(s, x, t, r)``, the mean velocity between two times: a network on ``[features, x, t, r]``.
+
+    :param features_dim: number of features of an observation
+    :param action_dim: number of action coordinates
+    :param n_steps: number of steps of a chain; not used, any times can be asked for
+    :param net_arch: sizes of the hidden layers
+    :param activation_fn: activation after each of them
+    """
+
+    def __init__(
+        self,
+        features_dim: int,
+        action_dim: int,
+        n_steps: int,
+        net_arch: list[int],
+        activation_fn: type[nn.Module] = nn.GELU,
+    ) -> None:
+        super().__init__()
+        sizes = [features_dim + action_dim + 2, *net_arch]
+        layers: list[nn.Module] = []
+        for size_in, size_out in pairwise(sizes):
+            layers += [truncated_linear(size_in, size_out), activation_fn()]
+        self.network = nn.Sequential(*layers, truncated_linear(sizes[-1], action_dim))
+
+    def forward(
+        self, features: th.Tensor, x: th.Tensor, times: tuple[th.Tensor | float, th.Tensor | float]
+    ) -> th.Tensor:
+        """
+        :param features: shape (batch, features_dim)
+        :param x: points, shape (batch, action_dim)
+        :param times: ``t`` and ``r``, in [0, 1], of shape (batch, 1) or one number for all
+        :return: velocities, shape (batch, action_dim)
+        """
+        columns = [time if isinstance(time, th.Tensor) else th.full_like(x[:, :1], time) for time in times]
+        velocity: th.Tensor = self.network(th.cat([features, x, *columns], dim=1))
+        return velocity
