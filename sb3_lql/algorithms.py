@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sb3_lql.baselines import DACER, DPMD, QSM, SDAC
 from sb3_lql.engine.algorithm import ChainAlgorithm
+from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.lql import LQL
 from sb3_lql.nclql import NCLQL
 
@@ -82,5 +83,7 @@ ALGORITHMS = {
         Entry(DACER, "DACER"),
     )
 }
+#: Those whose policy is a Langevin chain, which the bandit's figures and the timings know.
+LANGEVIN = {name: entry for name, entry in ALGORITHMS.items() if issubclass(entry.cls, LangevinAlgorithm)}
 #: The algorithm of a command that is given none, and the one whose size and time count as 1 in reports.
 DEFAULT = "nclql"

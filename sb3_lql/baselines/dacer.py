@@ -1,7 +1,7 @@
 """Diffusion Actor-Critic with Entropy Regulator."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -130,8 +130,7 @@ class DACER(TemperatureAlgorithm):
 
     def _between_updates(self) -> None:
         if self._is_due(self.temperature_interval):
-            batch = cast(Batch, self.replay_buffer.sample(self.batch_size, env=self._vec_normalize_env))
-            entropy = self._entropy(batch)
+            entropy = self._entropy(self._sample(self.batch_size))
             loss = self._temperature_loss(entropy)
             self._guard.step(self.policy.optimizers[loss.optimizer], loss.value, loss.name)
             self._logger.record_mean("train/entropy", float(entropy))

@@ -1,7 +1,7 @@
 """Diffusion Policy Mirror Descent."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import torch as th
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -35,9 +35,6 @@ class DPMD(TemperatureAlgorithm):
     :raises TypeError: for values of the wrong type, and unknown arguments
     """
 
-    #: The shared arguments that are not passed.
-    defaults: ClassVar[dict[str, Any]] = TemperatureAlgorithm.defaults
-
     def __init__(
         self,
         policy: str | type[DiffusionPolicy],
@@ -68,7 +65,7 @@ class DPMD(TemperatureAlgorithm):
             weights = self._weights(features, next_actions)
             yield Loss("actor_loss", "actor", self._weighted_denoising_loss(features, noisy, t, noise, weights))
         if self.repeat_critic_step:
-            self._guard.repeat(self.policy.optimizer)
+            self._guard.take_step(self.policy.optimizer)
         yield from super()._after_td_step(batch, q_values, next_actions)
 
     @th.no_grad()

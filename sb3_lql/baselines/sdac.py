@@ -1,7 +1,6 @@
 """Soft Diffusion Actor-Critic."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -31,9 +30,6 @@ class SDAC(TemperatureAlgorithm):
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
     :raises TypeError: for values of the wrong type, and unknown arguments
     """
-
-    #: The shared arguments that are not passed.
-    defaults: ClassVar[dict[str, Any]] = TemperatureAlgorithm.defaults
 
     def __init__(
         self,

@@ -15,14 +15,11 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from torch import nn
 
-from sb3_lql.algorithms import ALGORITHMS
+from sb3_lql.algorithms import LANGEVIN
 from sb3_lql.benchmark.naive import NaiveUpdate
 from sb3_lql.benchmark.tables import markdown_table
 from sb3_lql.engine.acceleration import GraphedFunction
 from sb3_lql.langevin.family import LangevinAlgorithm
-
-#: Names of the algorithms that :class:`NaiveUpdate` can do too.
-TIMED = [name for name, entry in ALGORITHMS.items() if issubclass(entry.cls, LangevinAlgorithm)]
 
 #: Sizes of observations and actions of the paper's tasks, in v4.
 SIZES: dict[str, tuple[int, int]] = {
@@ -95,7 +92,7 @@ class Timing:
 
 def make_model(size: str, algo: str, device: str, compiled: bool) -> LangevinAlgorithm:
     """A model with the default hyperparameters, whose replay buffer holds random transitions."""
-    model: LangevinAlgorithm = _filled(ALGORITHMS[algo].cls, size, device, compile=compiled)
+    model: LangevinAlgorithm = _filled(LANGEVIN[algo].cls, size, device, compile=compiled)
     return model
 
 

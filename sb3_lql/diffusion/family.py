@@ -7,6 +7,7 @@ import torch as th
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 
+from sb3_lql.common.scaling import center_and_half_range
 from sb3_lql.common.validation import check_count, check_number, check_positive
 from sb3_lql.diffusion.policies import CnnPolicy, DiffusionPolicy, MlpPolicy, MultiInputPolicy
 from sb3_lql.diffusion.process import DiffusionProcess, linear_schedule
@@ -158,6 +159,5 @@ class DiffusionAlgorithm(ChainAlgorithm):
         scaled = self._explore(th.as_tensor(scaled, device=self.device)).cpu().numpy()
         if self.clips_exploration:
             return self.policy.unscale_action(scaled), scaled
-        box = self.action_space
-        middle, half_range = 0.5 * (box.high + box.low), 0.5 * (box.high - box.low)
-        return (middle + half_range * scaled).astype(box.dtype), scaled
+        center, half_range = center_and_half_range(self.action_space)
+        return (center + half_range * scaled).astype(self.action_space.dtype), scaled

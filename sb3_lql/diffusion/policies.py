@@ -121,6 +121,11 @@ class DiffusionPolicy(ChainPolicy):
         """Denoising steps, one after the other."""
         return self.process.n_steps
 
+    @property
+    def acting_denoiser(self) -> Denoiser:
+        """The one whose chains are the policy: the online one, or its average."""
+        return self.denoiser_target if self.acts_with_target else self.denoiser
+
     def draw(self, features: th.Tensor) -> tuple[th.Tensor, ...]:
         """
         :param features: shape (batch, features_dim)
@@ -138,7 +143,7 @@ class DiffusionPolicy(ChainPolicy):
         :return: where the chains end, in [-1, 1], shape (batch, action_dim)
         """
         start, noise = draws
-        return self.denoise(self.denoiser_target if self.acts_with_target else self.denoiser, features, start, noise)
+        return self.denoise(self.acting_denoiser, features, start, noise)
 
     def run_without_noise(self, features: th.Tensor, starts: th.Tensor) -> th.Tensor:
         """
@@ -147,9 +152,8 @@ class DiffusionPolicy(ChainPolicy):
         :return: where chains without noise end, in [-1, 1], shape (batch, action_dim)
         """
         normal = math.sqrt(2.0) * starts.clamp(-LARGEST_START, LARGEST_START).erfinv()
-        denoiser = self.denoiser_target if self.acts_with_target else self.denoiser
         with th.no_grad():
-            return denoising_chain(self.process, denoiser, features, self.start_scale * normal, None)
+            return denoising_chain(self.process, self.acting_denoiser, features, self.start_scale * normal, None)
 
     def denoise(self, denoiser: Denoiser, features: th.Tensor, start: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
         """

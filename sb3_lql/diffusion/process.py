@@ -58,6 +58,8 @@ class DiffusionProcess(nn.Module):
     :param alpha_bar: share of the signal's variance at each time, falling, shape (T,)
     """
 
+    #: ``1 - alpha_bar_t / alpha_bar_{t-1}``, shape (T,).
+    beta: th.Tensor
     #: ``sqrt(alpha_bar)``, shape (T,).
     signal: th.Tensor
     #: ``sqrt(1 - alpha_bar)``, shape (T,).
@@ -77,6 +79,7 @@ class DiffusionProcess(nn.Module):
         #: ``alpha_bar`` itself, float64.
         self.alpha_bar = alpha_bar
         constants = dict(
+            beta=beta,
             signal=alpha_bar.sqrt(),
             noise=(1.0 - alpha_bar).sqrt(),
             weight_start=beta * before.sqrt() / (1.0 - alpha_bar),
@@ -148,14 +151,6 @@ class AncestralProcess(DiffusionProcess):
 
     :param alpha_bar: share of the signal's variance at each time, falling, shape (T,)
     """
-
-    #: ``beta``, shape (T,).
-    beta: th.Tensor
-
-    def __init__(self, alpha_bar: th.Tensor) -> None:
-        super().__init__(alpha_bar)
-        before = th.cat([th.ones(1, dtype=th.float64), self.alpha_bar[:-1]])
-        self.register_buffer("beta", (1.0 - self.alpha_bar / before).float(), persistent=False)
 
     def forward(self, predict_noise: NoiseFunction, start: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
         """

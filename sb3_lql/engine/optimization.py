@@ -64,19 +64,17 @@ class StepGuard:
         reported = self._outcomes[name]
         reported.copy_(th.where(self.healthy > 0, outcome, reported))
         self.healthy.mul_(outcome.isfinite().all())
+        self.take_step(optimizer)
+
+    def take_step(self, optimizer: th.optim.Optimizer) -> None:
+        """
+        Let an optimiser take a step on the gradients that there are, if all losses were finite.
+
+        :param optimizer: any optimiser; after :meth:`step`, it takes the same step again
+        """
         fused = is_fused(optimizer)
         optimizer.grad_scale, optimizer.found_inf = None, 1.0 - self.healthy if fused else None  # type: ignore[attr-defined]
         if fused or self.healthy:
-            optimizer.step()
-
-    def repeat(self, optimizer: th.optim.Optimizer) -> None:
-        """
-        Take the optimiser's last step again, on the same gradient, if all losses were finite.
-
-        :param optimizer: whose last step was taken by :meth:`step`
-        """
-        optimizer.found_inf = 1.0 - self.healthy if is_fused(optimizer) else None  # type: ignore[attr-defined]
-        if is_fused(optimizer) or self.healthy:
             optimizer.step()
 
     def check(self, first_update: int, also: Sequence[th.Tensor] = ()) -> list[list[float]]:
@@ -189,10 +187,9 @@ def let_follow(network: nn.Module, target: nn.Module, tau: th.Tensor) -> None:
             followers.append(follower)
     th._foreach_mul_(followers, 1.0 - tau)
     th._foreach_add_(followers, list(th._foreach_mul(parameters, tau)))
-    statistics = dict(target.named_buffers())
-    for name, value in network.named_buffers():
+    for (name, statistic), own in zip(network.named_buffers(), target.buffers(), strict=True):
         if "running_" in name:
-            statistics[name].copy_(value)
+            own.copy_(statistic)
 
 
 def _fetch(tensors: Sequence[th.Tensor]) -> list[list[float]]:

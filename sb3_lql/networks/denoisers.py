@@ -1,6 +1,7 @@
 """Networks that predict the noise in an action, or what leads from noise to an action."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch as th
@@ -24,6 +25,20 @@ def truncated_linear(in_features: int, out_features: int) -> nn.Linear:
     nn.init.trunc_normal_(layer.weight, std=std, a=-2.0 * std, b=2.0 * std)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def multilayer_perceptron(
+    sizes: list[int], activation_fn: type[nn.Module], layer: Callable[[int, int], nn.Linear] = truncated_linear
+) -> nn.Sequential:
+    """
+    :param sizes: of the input, of the hidden layers and of the output
+    :param activation_fn: activation after each hidden layer
+    :param layer: makes a layer of its input and output size
+    :return: the network
+    """
+    *hidden, last = pairwise(sizes)
+    modules = [module for pair in hidden for module in (layer(*pair), activation_fn())]
+    return nn.Sequential(*modules, layer(*last))
 
 
 def xavier_uniform(module: nn.Module) -> None:
@@ -92,18 +107,11 @@ class Denoiser(nn.Module):
         super().__init__()
         code_dim = TIME_DIM if time_network else 2 * TIME_DIM
         self.register_buffer("codes", sinusoidal_levels(n_steps, code_dim), persistent=False)
-        self.time_network = (
-            nn.Sequential(
-                truncated_linear(TIME_DIM, 2 * TIME_DIM), activation_fn(), truncated_linear(2 * TIME_DIM, TIME_DIM)
-            )
-            if time_network
-            else nn.Identity()
+        self.time_network: nn.Module = (
+            multilayer_perceptron([TIME_DIM, 2 * TIME_DIM, TIME_DIM], activation_fn) if time_network else nn.Identity()
         )
-        sizes = [features_dim + action_dim + code_dim, *net_arch]
-        layers: list[nn.Module] = []
-        for size_in, size_out in pairwise(sizes):
-            layers += [truncated_linear(size_in, size_out), activation_fn()]
-        self.network = nn.Sequential(*layers, truncated_linear(sizes[-1], action_dim))
+        sizes = [features_dim + action_dim + code_dim, *net_arch, action_dim]
+        self.network = multilayer_perceptron(sizes, activation_fn)
 
     def forward(self, features: th.Tensor, x: th.Tensor, t: th.Tensor | int) -> th.Tensor:
         """
@@ -137,7 +145,7 @@ class PositionalDenoiser(Denoiser):
         super().__init__(features_dim, action_dim, n_steps, net_arch, activation_fn, time_network=False)
         dim = self.codes.shape[1]
         self.register_buffer("codes", positional_codes(n_steps, dim), persistent=False)
-        self.time_network = nn.Sequential(truncated_linear(dim, width), activation_fn(), truncated_linear(width, dim))
+        self.time_network = multilayer_perceptron([dim, width, dim], activation_fn)
 
 
 class FourierDenoiser(nn.Module):
@@ -166,14 +174,9 @@ class FourierDenoiser(nn.Module):
     ) -> None:
         super().__init__()
         self.frequencies = nn.Parameter(0.2 * th.randn(n_frequencies))
-        self.time_network = nn.Sequential(
-            nn.Linear(2 * n_frequencies, time_dim), activation_fn(), nn.Linear(time_dim, time_dim)
-        )
-        sizes = [features_dim + action_dim + time_dim, *net_arch]
-        layers: list[nn.Module] = []
-        for size_in, size_out in pairwise(sizes):
-            layers += [nn.Linear(size_in, size_out), activation_fn()]
-        self.network = nn.Sequential(*layers, nn.Linear(sizes[-1], action_dim))
+        self.time_network = multilayer_perceptron([2 * n_frequencies, time_dim, time_dim], activation_fn, nn.Linear)
+        sizes = [features_dim + action_dim + time_dim, *net_arch, action_dim]
+        self.network = multilayer_perceptron(sizes, activation_fn, nn.Linear)
 
     def forward(self, features: th.Tensor, x: th.Tensor, t: th.Tensor | int) -> th.Tensor:
         """
@@ -209,11 +212,8 @@ class MeanVelocity(nn.Module):
         activation_fn: type[nn.Module] = nn.GELU,
     ) -> None:
         super().__init__()
-        sizes = [features_dim + action_dim + 2, *net_arch]
-        layers: list[nn.Module] = []
-        for size_in, size_out in pairwise(sizes):
-            layers += [truncated_linear(size_in, size_out), activation_fn()]
-        self.network = nn.Sequential(*layers, truncated_linear(sizes[-1], action_dim))
+        sizes = [features_dim + action_dim + 2, *net_arch, action_dim]
+        self.network = multilayer_perceptron(sizes, activation_fn)
 
     def forward(
         self, features: th.Tensor, x: th.Tensor, times: tuple[th.Tensor | float, th.Tensor | float]

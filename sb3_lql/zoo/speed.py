@@ -12,9 +12,9 @@ import torch as th
 from stable_baselines3.common.utils import get_device
 from torch.profiler import ProfilerActivity, profile
 
-from sb3_lql.algorithms import DEFAULT
+from sb3_lql.algorithms import DEFAULT, LANGEVIN
 from sb3_lql.benchmark import machine
-from sb3_lql.benchmark.speed import SIZES, TIMED, make_entries, measure, speed_table, summarize
+from sb3_lql.benchmark.speed import SIZES, make_entries, measure, speed_table, summarize
 
 #: Rows of the profile.
 N_OPERATORS = 12
@@ -71,7 +71,7 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="TASK",
         help=f"tasks whose observations and actions to imitate: {', '.join(SIZES)} (default: halfcheetah)",
     )
-    parser.add_argument("--algo", choices=TIMED, default=DEFAULT, help="algorithm (default: %(default)s)")
+    parser.add_argument("--algo", choices=LANGEVIN, default=DEFAULT, help="algorithm (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=256, help="transitions per update (default: %(default)s)")
     parser.add_argument("--repetitions", type=int, default=50, help="measured calls of each (default: %(default)s)")
     parser.add_argument("--no-compile", action="store_true", help="leave out the compiled library")

@@ -6,13 +6,18 @@ from typing import Any
 
 import pytest
 import torch as th
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from sb3_lql.baselines import DPMD, SDAC
-
-TINY: dict[str, Any] = dict(
-    policy_kwargs=dict(net_arch=[16]), buffer_size=500, learning_starts=20, batch_size=8, seed=0, device="cpu"
+from tests.baselines.checks import (
+    TINY,
+    assert_resumes,
+    assert_saved,
+    networks_reached,
+    parameters_on_humanoid,
+    random_batch,
+    what_changes,
 )
+
 #: alpha after so many updates.
 TEMPERATURES = {1: 4.96512, 250: 4.96512, 251: 4.93049, 1_000: 4.86198, 10_000: 3.79925, 58_000: 1.48145}
 
@@ -20,15 +25,6 @@ TEMPERATURES = {1: 4.96512, 250: 4.96512, 251: 4.93049, 1_000: 4.86198, 10_000: 
 @pytest.fixture(params=[SDAC, DPMD], ids=["SDAC", "DPMD"])
 def algorithm(request: pytest.FixtureRequest) -> Any:
     return request.param
-
-
-def random_batch(model: Any, n: int = 8) -> ReplayBufferSamples:
-    th.manual_seed(1)
-    dim = model.policy.action_dim
-    obs = model.observation_space.shape[0]
-    return ReplayBufferSamples(
-        th.randn(n, obs), 2 * th.rand(n, dim) - 1, th.randn(n, obs), (th.rand(n, 1) < 0.2).float(), th.randn(n, 1), None
-    )
 
 
 @pytest.mark.parametrize("env", ["Pendulum-v1", "Reacher-v5"])
@@ -109,13 +105,8 @@ def test_a_repeated_critic_step_moves_a_parameter_by_twice_the_learning_rate() -
 
 def test_the_denoiser_learns_at_every_other_update_beginning_with_the_first(algorithm: Any) -> None:
     model = algorithm("MlpPolicy", "Pendulum-v1", **TINY | dict(learning_starts=1_000)).learn(30)
-    changed = []
-    for _ in range(4):
-        before = {name: value.clone() for name, value in model.policy.state_dict().items()}
-        model.train(1, 8)
-        now = model.policy.state_dict()
-        names = ("critic.layers.0.weight", "denoiser.network.0.weight", "denoiser_target.network.0.weight")
-        changed.append([not th.equal(before[name], now[name]) for name in names])
+    names = ["critic.layers.0.weight", "denoiser.network.0.weight", "denoiser_target.network.0.weight"]
+    changed = what_changes(model, names, 4)
     assert changed == [[True, True, True], [True, False, False]] * 2
 
 
@@ -128,36 +119,18 @@ def test_losses_reach_their_own_networks_only(algorithm: Any) -> None:
     losses = [*model._before_td_step(batch), *model._after_td_step(batch, th.zeros(2, 8, 1), next_actions)]
     assert [loss.optimizer for loss in losses] == ["actor", "temperature"]
     for loss in losses:
-        model.policy.zero_grad()
-        loss.value.backward()
-        reached = {
-            name.split(".")[0] for name, parameter in model.policy.named_parameters() if parameter.grad is not None
-        }
+        reached = networks_reached(model, loss.value)
         assert reached == {"actor": {"denoiser"}, "temperature": {"log_temperature"}}[loss.optimizer]
 
 
-@pytest.mark.parametrize("path", ["model.zip"])
-def test_all_that_it_learned_is_saved(algorithm: Any, tmp_path: Path, path: str) -> None:
+def test_all_that_it_learned_is_saved(algorithm: Any, tmp_path: Path) -> None:
     model = algorithm("MlpPolicy", "Pendulum-v1", **TINY).learn(30)
-    model.save(tmp_path / path)
-    loaded = algorithm.load(tmp_path / path, device="cpu")
     assert model.temperature < 5.0
-    for name, value in model.policy.state_dict().items():
-        assert th.equal(value, loaded.policy.state_dict()[name]), name
-    for name, optimizer in model.policy.optimizers.items():
-        assert len(optimizer.state) == len(loaded.policy.optimizers[name].state) > 0
-    obs = model.observation_space.sample()
-    assert (model.predict(obs, deterministic=True)[0] == loaded.predict(obs, deterministic=True)[0]).all()
+    assert_saved(model, tmp_path)
 
 
 def test_a_checkpoint_resumes_bit_for_bit(algorithm: Any, tmp_path: Path) -> None:
-    model = algorithm("MlpPolicy", "Pendulum-v1", **TINY).learn(30)
-    model.save_checkpoint(tmp_path)
-    model.train(3, 8)
-    resumed = algorithm.load_checkpoint(tmp_path, env="Pendulum-v1", device="cpu")
-    resumed.train(3, 8)
-    for name, value in model.policy.state_dict().items():
-        assert th.equal(value, resumed.policy.state_dict()[name]), name
+    assert_resumes(algorithm("MlpPolicy", "Pendulum-v1", **TINY).learn(30), tmp_path)
 
 
 def test_actions_that_are_stored_have_the_noise_of_the_temperature_and_predicted_ones_stay_in_the_box(
@@ -171,15 +144,7 @@ def test_actions_that_are_stored_have_the_noise_of_the_temperature_and_predicted
     assert all(model.action_space.contains(action) for action in actions)
 
 
-def test_number_of_parameters_is_that_of_table_2() -> None:
+def test_number_of_parameters_is_that_of_table_2(algorithm: Any) -> None:
     """On Humanoid-v4 (376, 17): 707,395, of which the critics have 465,410."""
-    from gymnasium import spaces
-
-    from sb3_lql.diffusion.policies import DiffusionPolicy
-    from sb3_lql.diffusion.process import DiffusionProcess, linear_schedule
-
-    policy = DiffusionPolicy(
-        spaces.Box(-1, 1, (376,)), spaces.Box(-1, 1, (17,)), lambda _: 1e-3, DiffusionProcess(linear_schedule(20, 0.8))
-    )
-    critic, denoiser = (sum(p.numel() for p in net.parameters()) for net in (policy.critic, policy.denoiser))
-    assert (critic, critic + denoiser) == (465_410, 707_395)
+    sizes = parameters_on_humanoid(algorithm)
+    assert (sizes["critic"], sum(sizes.values())) == (465_410, 707_395)

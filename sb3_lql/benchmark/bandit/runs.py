@@ -9,18 +9,17 @@ import numpy as np
 from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_lql import algorithms
+from sb3_lql.algorithms import LANGEVIN
 from sb3_lql.benchmark.bandit.chains import normal_starts, trajectories
 from sb3_lql.benchmark.bandit.landscape import perfect_landscape
 from sb3_lql.benchmark.bandit.measures import summarize
 from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.langevin.sampler import ScoreFunction
 
-_LANGEVIN = {n: entry for n, entry in algorithms.ALGORITHMS.items() if issubclass(entry.cls, LangevinAlgorithm)}
 #: The class of each algorithm whose chains can be drawn, or that has SAC's actor.
-ALGORITHMS: dict[str, type[BaseAlgorithm]] = {**{name: entry.cls for name, entry in _LANGEVIN.items()}, "sac": SAC}
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {**{name: entry.cls for name, entry in LANGEVIN.items()}, "sac": SAC}
 #: Its printed name.
-NAMES = {name: entry.label for name, entry in _LANGEVIN.items()} | {"sac": "SAC"}
+NAMES = {name: entry.label for name, entry in LANGEVIN.items()} | {"sac": "SAC"}
 
 #: ``w`` at which a Langevin policy is measured besides its own: the paper chooses it from [1, 500] (appendix C.1).
 INVERSE_TEMPERATURES = (1, 5, 10, 20, 50, 100, 200, 300, 400, 500)
