@@ -39,6 +39,8 @@ class DiffusionArguments(SharedArguments, total=False):
     :param policy_delay: update the denoiser every so many updates, the first one included
     :param actor_learning_rate: learning rate of the denoiser
     :param final_actor_learning_rate: what it falls to, linearly between the denoiser's 25,000th and 75,000th update
+    :param n_action_samples: actions drawn per observation when acting and evaluating, and for TD targets, of which the
+        best by the minimum critic is taken; the cost grows with it
     """
 
     n_denoising_steps: int

@@ -7,12 +7,14 @@ checkers and editors know. What ``help`` and ``inspect.signature`` show is compo
 
 import inspect
 import re
-from typing import Any, TypedDict, get_args
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from typing_extensions import TypedDict, get_original_bases
 
 #: A parameter in a docstring: its name, and its description with all of its lines.
 _PARAMETER = re.compile(r"^:param (\w+):((?:.*\n?)(?:[ \t]+\S.*\n?)*)", re.MULTILINE)
@@ -141,12 +143,20 @@ def compose_signature(cls: type[Any]) -> None:
         cls.__doc__ = _with_descriptions(cls, types[0], [parameter.name for parameter in (*parameters[1:-1], *shared)])
 
 
+def _with_bases(shared: Any) -> Iterator[Any]:
+    """A ``TypedDict`` and those that it extends, of which it keeps the entries but not the docstrings."""
+    yield shared
+    for base in get_original_bases(shared):
+        if base is not TypedDict:
+            yield from _with_bases(base)
+
+
 def _with_descriptions(cls: type[Any], shared: Any, names: list[str]) -> str:
     """The docstring of a class, with the arguments that its bases and ``shared`` describe among its own."""
     own = inspect.cleandoc(cls.__doc__ or "")
     described: dict[str, str] = {}
     ours = [base for base in cls.__mro__ if not issubclass(OffPolicyAlgorithm, base)]
-    for base in (*ours, shared, SharedArguments):
+    for base in (*ours, *_with_bases(shared)):
         for name, text in _PARAMETER.findall(inspect.cleandoc(base.__doc__ or "")):
             described.setdefault(name, text.rstrip())
     before, *_ = own.partition(":param ")
