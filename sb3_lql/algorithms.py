@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sb3_lql.baselines import DACER, DPMD, QSM, SDAC
+from sb3_lql.baselines import DACER, DIPO, DPMD, MVP, QSM, QVPO, SDAC
 from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.lql import LQL
@@ -38,9 +38,12 @@ class Entry:
         return self.cls.__name__.lower()
 
 
+def _sample_reward_scale(trial: optuna.Trial) -> dict[str, Any]:
+    return {"reward_scale": trial.suggest_float("reward_scale", 0.01, 10.0, log=True)}
+
+
 def _sample_langevin(trial: optuna.Trial) -> dict[str, Any]:
-    return {
-        "reward_scale": trial.suggest_float("reward_scale", 0.01, 10.0, log=True),
+    return _sample_reward_scale(trial) | {
         "inverse_temperature": trial.suggest_float("inverse_temperature", 1.0, 1000.0, log=True),
     }
 
@@ -71,16 +74,70 @@ def _convert_lql(params: dict[str, Any]) -> None:
     params["langevin_step_size"] = (params.pop("first_step_size"), params.pop("last_step_size"))
 
 
+def _sample_diffusion(trial: optuna.Trial) -> dict[str, Any]:
+    return _sample_reward_scale(trial) | {
+        "actor_learning_rate": trial.suggest_float("actor_learning_rate", 3e-5, 1e-3, log=True),
+        "n_denoising_steps": trial.suggest_int("n_denoising_steps", 5, 20),
+    }
+
+
+def _sample_temperature(trial: optuna.Trial) -> dict[str, Any]:
+    return _sample_diffusion(trial) | {
+        "noise_scale": trial.suggest_float("noise_scale", 0.03, 0.3, log=True),
+        "initial_temperature": trial.suggest_float("initial_temperature", 0.3, 5.0, log=True),
+        "temperature_interval": trial.suggest_categorical("temperature_interval", [50, 250, 1000]),
+    }
+
+
+def _sample_best_of(trial: optuna.Trial) -> dict[str, Any]:
+    return _sample_temperature(trial) | {
+        "n_action_samples": trial.suggest_categorical("n_action_samples", [4, 8, 16, 32]),
+    }
+
+
+def _sample_qsm(trial: optuna.Trial) -> dict[str, Any]:
+    return _sample_diffusion(trial) | {
+        "gradient_scale": trial.suggest_float("gradient_scale", 5.0, 500.0, log=True),
+        "noise_scale": trial.suggest_float("noise_scale", 0.03, 0.3, log=True),
+    }
+
+
+def _sample_dipo(trial: optuna.Trial) -> dict[str, Any]:
+    return _sample_diffusion(trial) | {
+        "n_action_gradient_steps": trial.suggest_int("n_action_gradient_steps", 5, 40),
+        "action_learning_rate": trial.suggest_float("action_learning_rate", 3e-3, 0.1, log=True),
+    }
+
+
+def _sample_qvpo(trial: optuna.Trial) -> dict[str, Any]:
+    return _sample_diffusion(trial) | {
+        "uniform_weight": trial.suggest_float("uniform_weight", 2e-3, 0.1, log=True),
+        "n_policy_samples": trial.suggest_categorical("n_policy_samples", [16, 32, 64]),
+        "n_behavior_samples": trial.suggest_int("n_behavior_samples", 1, 8),
+    }
+
+
+def _sample_mvp(trial: optuna.Trial) -> dict[str, Any]:
+    return _sample_reward_scale(trial) | {
+        "actor_learning_rate": trial.suggest_float("actor_learning_rate", 3e-5, 1e-3, log=True),
+        "velocity_weight": trial.suggest_float("velocity_weight", 0.25, 2.0, log=True),
+        "n_action_samples": trial.suggest_categorical("n_action_samples", [8, 16, 32]),
+    }
+
+
 #: By name.
 ALGORITHMS = {
     entry.name: entry
     for entry in (
         Entry(NCLQL, "NC-LQL", _sample_nclql, _convert_nclql),
         Entry(LQL, "LQL", _sample_lql, _convert_lql),
-        Entry(SDAC, "SDAC"),
-        Entry(DPMD, "DPMD"),
-        Entry(QSM, "QSM"),
-        Entry(DACER, "DACER"),
+        Entry(QSM, "QSM", _sample_qsm),
+        Entry(DIPO, "DIPO", _sample_dipo),
+        Entry(DACER, "DACER", _sample_temperature),
+        Entry(QVPO, "QVPO", _sample_qvpo),
+        Entry(SDAC, "SDAC", _sample_best_of),
+        Entry(DPMD, "DPMD", _sample_best_of),
+        Entry(MVP, "MVP", _sample_mvp),
     )
 }
 #: Those whose policy is a Langevin chain, which the bandit's figures and the timings know.

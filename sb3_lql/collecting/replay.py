@@ -11,8 +11,11 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_lql.common.buffer_layout import with_n_envs
-from sb3_lql.common.buffers import Float32NStepReplayBuffer, default_replay_buffer_class
+from sb3_lql.common.buffers import Float32NStepReplayBuffer, ImprovedNStepReplayBuffer, default_replay_buffer_class
 from sb3_lql.common.memory import check_buffer_fits
+
+#: The classes that are made with ``n_steps`` and ``gamma`` of the algorithm.
+OF_N_STEPS = (Float32NStepReplayBuffer, ImprovedNStepReplayBuffer)
 
 
 class ReplayMixin(OffPolicyAlgorithm):
@@ -38,15 +41,19 @@ class ReplayMixin(OffPolicyAlgorithm):
     def replay_buffer(self) -> None:
         self.replay_buffer = None
 
+    def _default_replay_buffer_class(self, n_steps: int) -> type[ReplayBuffer]:
+        """What ``replay_buffer_class=None`` stands for."""
+        return default_replay_buffer_class(self.observation_space, n_steps)
+
     def _choose_replay_buffer_class(self) -> None:
         """Resolve ``replay_buffer_class=None``, again for a model that is loaded with different ``n_steps``."""
-        defaults = [default_replay_buffer_class(self.observation_space, n_steps) for n_steps in (1, 2)]
+        defaults = [self._default_replay_buffer_class(n_steps) for n_steps in (1, 2)]
         if self._has_default_buffer and self.replay_buffer_class in defaults:
             self.replay_buffer_class = None
         self._has_default_buffer = self.replay_buffer_class is None
         if self.replay_buffer_class is None:
-            self.replay_buffer_class = default_replay_buffer_class(self.observation_space, self.n_steps)
-        if self.n_steps > 1 and self.replay_buffer_class is not Float32NStepReplayBuffer:
+            self.replay_buffer_class = self._default_replay_buffer_class(self.n_steps)
+        if self.n_steps > 1 and self.replay_buffer_class not in OF_N_STEPS:
             name = self.replay_buffer_class.__name__
             warnings.warn(
                 f"`n_steps={self.n_steps}` is ignored because replay_buffer_class={name} was passed: pass "
@@ -59,7 +66,7 @@ class ReplayMixin(OffPolicyAlgorithm):
         buffer_class = self.replay_buffer_class
         assert buffer_class is not None
         kwargs = dict(self.replay_buffer_kwargs)
-        if buffer_class is Float32NStepReplayBuffer and self.n_steps > 1:
+        if buffer_class in OF_N_STEPS and self.n_steps > 1:
             kwargs |= dict(n_steps=self.n_steps, gamma=self.gamma)
         if issubclass(buffer_class, HerReplayBuffer):
             if self.env is None:

@@ -13,6 +13,7 @@ from sb3_lql.common import buffers, device_buffers
 REPLAY_BUFFERS: tuple[type[ReplayBuffer], ...] = (
     ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, buffers.Float32ReplayBuffer,
     buffers.Float32DictReplayBuffer, buffers.Float32NStepReplayBuffer, buffers.Float32HerReplayBuffer,
+    buffers.ImprovedReplayBuffer, buffers.ImprovedDictReplayBuffer, buffers.ImprovedNStepReplayBuffer,
     device_buffers.DeviceReplayBuffer, device_buffers.DeviceDictReplayBuffer,
 )
 # fmt: on
@@ -46,7 +47,7 @@ def with_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
         n_envs=n_envs,
         handle_timeout_termination=buffer.handle_timeout_termination,
     )
-    for name in buffers.FIELDS:
+    for name in (name for name in buffers.FIELDS if hasattr(buffer, name)):
         for array, target in zip(_arrays(getattr(buffer, name)), _arrays(getattr(rearranged, name)), strict=True):
             target[:n_rows] = array[steps, env_inds].reshape(n_rows, n_envs, *array.shape[2:])
     rearranged.full = n_rows == rearranged.buffer_size

@@ -1,7 +1,7 @@
 """SB3's replay buffers with float64 observations stored as float32, and one copy per minibatch."""
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -9,9 +9,10 @@ from gymnasium import spaces
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.vec_env import VecNormalize
 
 #: Names of the arrays that make up a transition.
-FIELDS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+FIELDS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", "improved_actions")
 
 
 def float32_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
@@ -56,6 +57,68 @@ class Float32NStepReplayBuffer(Float32Storage, NStepReplayBuffer):
 
 class Float32HerReplayBuffer(Float32Storage, HerReplayBuffer):
     """SB3's ``HerReplayBuffer``, with float64 observations, and goals given to ``compute_reward``, as float32."""
+
+
+class ImprovedSamples(NamedTuple):
+    """Actions to improve further, and where they belong."""
+
+    #: Observations, as in a minibatch.
+    observations: Any
+    #: Actions at them, in [-1, 1], shape (batch, action_dim).
+    actions: th.Tensor
+    #: Their rows and environments.
+    where: tuple[np.ndarray, np.ndarray]
+
+
+class ImprovedActions(ReplayBuffer):
+    """Keeps a second action beside each transition's own, the same at first, which an algorithm may replace."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Shape (buffer_size, n_envs, action_dim).
+        self.improved_actions = np.zeros_like(self.actions)
+
+    def add(self, obs: Any, next_obs: Any, action: np.ndarray, *args: Any) -> None:
+        """SB3's ``add``."""
+        self.improved_actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
+        super().add(obs, next_obs, action, *args)
+
+    def sample_improved(self, batch_size: int, env: VecNormalize | None = None) -> ImprovedSamples:
+        """
+        :param batch_size: number of transitions, drawn uniformly and on their own
+        :param env: normalises observations
+        :return: their observations and second actions
+        """
+        # The oldest observation of a full buffer that stores each once was overwritten by the newest
+        first = int(self.full and self.optimize_memory_usage)
+        steps = np.random.randint(first, self.size(), batch_size) + (self.pos if self.full else 0)
+        where = steps % self.buffer_size, np.random.randint(0, self.n_envs, batch_size)
+        observations: Any = self.observations
+        if isinstance(observations, dict):
+            normalized: Any = self._normalize_obs({key: part[where] for key, part in observations.items()}, env)
+            samples: Any = {key: self.to_torch(part) for key, part in normalized.items()}
+        else:
+            samples = self.to_torch(self._normalize_obs(observations[where], env))  # type: ignore[arg-type]
+        return ImprovedSamples(samples, self.to_torch(self.improved_actions[where]).float(), where)
+
+    def improve(self, where: tuple[np.ndarray, np.ndarray], actions: np.ndarray) -> None:
+        """
+        :param where: rows and environments
+        :param actions: their second actions from now on, shape (batch, action_dim)
+        """
+        self.improved_actions[where] = actions
+
+
+class ImprovedReplayBuffer(ImprovedActions, Float32ReplayBuffer):
+    """:class:`Float32ReplayBuffer` with second actions."""
+
+
+class ImprovedDictReplayBuffer(ImprovedActions, Float32DictReplayBuffer):
+    """:class:`Float32DictReplayBuffer` with second actions."""
+
+
+class ImprovedNStepReplayBuffer(ImprovedActions, Float32NStepReplayBuffer):
+    """:class:`Float32NStepReplayBuffer` with second actions."""
 
 
 def default_replay_buffer_class(observation_space: spaces.Space[Any], n_steps: int) -> type[ReplayBuffer]:

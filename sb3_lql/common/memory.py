@@ -12,7 +12,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import get_action_dim
 
 from sb3_lql.common.buffer_layout import REPLAY_BUFFERS
-from sb3_lql.common.buffers import Float32Storage, float32_space
+from sb3_lql.common.buffers import Float32Storage, ImprovedActions, float32_space
 from sb3_lql.common.device_buffers import DeviceReplayBuffer
 
 #: Where Linux states the memory limit of a container.
@@ -26,7 +26,8 @@ def transition_bytes(
 ) -> int:
     """Bytes per transition, at least. ``once``: each observation is stored only once (``optimize_memory_usage``)."""
     stored = float32_space(observation_space) if issubclass(buffer_class, Float32Storage) else observation_space
-    return (1 if once else 2) * _bytes(stored) + get_action_dim(action_space) * np.dtype(np.float32).itemsize + SCALARS
+    n_actions = get_action_dim(action_space) * (2 if issubclass(buffer_class, ImprovedActions) else 1)
+    return (1 if once else 2) * _bytes(stored) + n_actions * np.dtype(np.float32).itemsize + SCALARS
 
 
 def _bytes(space: spaces.Space[Any]) -> int:

@@ -22,6 +22,11 @@ class MeanFlow(nn.Module):
         super().__init__()
         self.n_steps = n_steps
 
+    @property
+    def n_noises(self) -> int:
+        """Steps with noise."""
+        return 0
+
     def forward(self, velocity: VelocityFunction, start: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
         """
         :param velocity: ``u``, as a function of points and times

@@ -133,7 +133,7 @@ class DiffusionPolicy(ChainPolicy):
         """
         shape = (len(features), self.action_dim)
         start = self.start_scale * th.randn(shape, device=features.device)
-        return start, th.randn((self.process.n_steps - 1, *shape), device=features.device)
+        return start, th.randn((self.process.n_noises, *shape), device=features.device)
 
     @th.no_grad()
     def run(self, features: th.Tensor, *draws: th.Tensor) -> th.Tensor:

@@ -95,6 +95,11 @@ class DiffusionProcess(nn.Module):
         """Number of denoising steps ``T``."""
         return len(self.alpha_bar)
 
+    @property
+    def n_noises(self) -> int:
+        """Steps with noise: all but the last."""
+        return self.n_steps - 1
+
     def add_noise(self, actions: th.Tensor, t: th.Tensor, noise: th.Tensor) -> th.Tensor:
         """
         ``sqrt(alpha_bar_t) a + sqrt(1 - alpha_bar_t) epsilon``.

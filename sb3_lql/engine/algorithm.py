@@ -214,6 +214,10 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         """Whether the current update is one at which something is done that is done every so many updates."""
         return self._n_updates % interval == 0
 
+    def _target_interval(self, name: str) -> int:
+        """Every how many updates the target of a network follows it."""
+        return self.target_update_interval
+
     def _policy_arguments(self) -> dict[str, Any]:
         """What the policy is made with besides ``policy_kwargs``, by the algorithm's own arguments."""
         return dict(n_action_samples=self.n_action_samples)
@@ -343,8 +347,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
             logged = update(batch)
             names.append(tuple(logged))
             rows.append(th.stack(list(logged.values())))
-            if self._is_due(self.target_update_interval):
-                self._update_targets()
+            self._update_targets()
             self._between_updates()
 
         fetched = self._guard.check(first_update=self._n_updates - gradient_steps + 1, also=rows)
@@ -407,7 +410,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         # would fetch from the device
         tau = self.tau * self._guard.healthy
         for name, target in self.policy.targets.items():
-            let_follow(getattr(self.policy, name), target, tau)
+            if self._is_due(self._target_interval(name)):
+                let_follow(getattr(self.policy, name), target, tau)
 
     def q_value(self, observation: np.ndarray | dict[str, np.ndarray], action: np.ndarray) -> np.ndarray:
         """

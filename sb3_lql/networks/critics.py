@@ -258,6 +258,17 @@ class EnsembleCritic(BaseModel):
 
         return gradient
 
+    def lowest_action_gradient(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        """
+        The gradient with respect to the action of whichever critic is smallest there, also under ``no_grad``.
+
+        :param features: shape (batch, features_dim)
+        :param actions: actions in [-1, 1], shape (batch, action_dim)
+        :return: shape (batch, action_dim)
+        """
+        result: th.Tensor = th.func.grad(lambda a: self.q_values(features, a).amin(dim=0).sum())(actions)
+        return result
+
     def _autograd_action_gradient(self, features: th.Tensor) -> ActionGradient:
         def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
             level = None if self.level_encoder is None else noise_level

@@ -13,6 +13,19 @@ from sb3_lql.networks.critics import EnsembleLinear, sinusoidal_levels
 TIME_DIM = 16
 
 
+def truncated_normal(module: nn.Module) -> None:
+    """
+    Draw the weights of a linear layer from a normal of 1/sqrt(in) that is truncated at two standard deviations, and set
+    its biases to zero.
+
+    :param module: any module; left alone unless it is such a layer
+    """
+    if isinstance(module, nn.Linear):
+        std = 1.0 / math.sqrt(max(module.in_features, 1))
+        nn.init.trunc_normal_(module.weight, std=std, a=-2.0 * std, b=2.0 * std)
+        nn.init.zeros_(module.bias)
+
+
 def truncated_linear(in_features: int, out_features: int) -> nn.Linear:
     """
     :param in_features: input size
@@ -21,9 +34,7 @@ def truncated_linear(in_features: int, out_features: int) -> nn.Linear:
         at zero
     """
     layer = nn.Linear(in_features, out_features)
-    std = 1.0 / math.sqrt(max(in_features, 1))
-    nn.init.trunc_normal_(layer.weight, std=std, a=-2.0 * std, b=2.0 * std)
-    nn.init.zeros_(layer.bias)
+    truncated_normal(layer)
     return layer
 
 
@@ -190,6 +201,33 @@ class FourierDenoiser(nn.Module):
         embedding = self.time_network(th.cat([angles.cos(), angles.sin()], dim=-1)).expand(x.shape[0], -1)
         noise: th.Tensor = self.network(th.cat([features, x, embedding], dim=1))
         return noise
+
+
+class Score(nn.Module):
+    """
+    ``Psi(s, x)``, a network on ``[features, x]`` that ignores the time. Arguments are those of :class:`Denoiser`.
+    """
+
+    def __init__(
+        self,
+        features_dim: int,
+        action_dim: int,
+        n_steps: int,
+        net_arch: list[int],
+        activation_fn: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        self.network = multilayer_perceptron([features_dim + action_dim, *net_arch, action_dim], activation_fn)
+
+    def forward(self, features: th.Tensor, x: th.Tensor, t: th.Tensor | int) -> th.Tensor:
+        """
+        :param features: shape (batch, features_dim)
+        :param x: actions, shape (batch, action_dim)
+        :param t: not used
+        :return: shape (batch, action_dim)
+        """
+        score: th.Tensor = self.network(th.cat([features, x], dim=1))
+        return score
 
 
 class MeanVelocity(nn.Module):

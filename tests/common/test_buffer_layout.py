@@ -11,7 +11,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_lql.common.buffer_layout import REPLAY_BUFFERS, with_n_envs
-from sb3_lql.common.buffers import FIELDS, Float32ReplayBuffer
+from sb3_lql.common.buffers import FIELDS, Float32ReplayBuffer, ImprovedDictReplayBuffer, ImprovedReplayBuffer
 from sb3_lql.common.device_buffers import DeviceDictReplayBuffer, DeviceReplayBuffer
 
 BOX = spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -22,6 +22,8 @@ INDEPENDENT: list[type[ReplayBuffer]] = [
     Float32ReplayBuffer,
     DeviceReplayBuffer,
     DictReplayBuffer,
+    ImprovedReplayBuffer,
+    ImprovedDictReplayBuffer,
     DeviceDictReplayBuffer,
 ]
 
@@ -44,7 +46,7 @@ def contents(buffer: Any) -> list[list[float]]:
     """By transition, row by row: all of its numbers."""
     size = buffer.size() * buffer.n_envs
     parts = []
-    for name in FIELDS:
+    for name in (name for name in FIELDS if hasattr(buffer, name)):
         field = getattr(buffer, name)
         for array in field.values() if isinstance(field, dict) else [field]:
             parts.append(np.asarray(array)[: buffer.size()].reshape(size, -1))

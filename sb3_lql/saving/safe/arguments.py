@@ -12,7 +12,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_lql.common.buffers import default_replay_buffer_class
+from sb3_lql.collecting.replay import ReplayMixin
 from sb3_lql.common.validation import check_number
 from sb3_lql.saving.safe.files import convert, require_keys
 from sb3_lql.saving.safe.values import MAX_INTEGER, Count, Decoder, Number, encode
@@ -104,7 +104,7 @@ def own_counts(model: OffPolicyAlgorithm) -> list[str]:
     return [name for name in own if type(value := getattr(model, name)) is int and value > 1]
 
 
-def encode_arguments(model: OffPolicyAlgorithm, custom: dict[str, Any]) -> dict[str, Any]:
+def encode_arguments(model: ReplayMixin, custom: dict[str, Any]) -> dict[str, Any]:
     """
     :param model: a model
     :param custom: takes what has no place in JSON, by its path
@@ -114,7 +114,7 @@ def encode_arguments(model: OffPolicyAlgorithm, custom: dict[str, Any]) -> dict[
     # From the dictionary: while a model learns, properties add to what the user set
     values = vars(model) | dict(stats_window_size=vars(model)["_stats_window_size"])
     # The default is chosen anew, so that n_steps may be changed on loading
-    if values["replay_buffer_class"] is default_replay_buffer_class(model.observation_space, model.n_steps):
+    if values["replay_buffer_class"] is model._default_replay_buffer_class(model.n_steps):
         values["replay_buffer_class"] = None
     names = argument_names(type(model))
     if forgotten := [name for name in names if name not in values]:

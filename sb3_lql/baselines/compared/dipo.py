@@ -1,0 +1,78 @@
+"""DIPO as the paper very likely ran it."""
+
+from typing import Any, ClassVar
+
+import torch as th
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import nn
+from typing_extensions import Unpack
+
+from sb3_lql.baselines.dipo import DIPO
+from sb3_lql.diffusion.family import DiffusionArguments
+from sb3_lql.diffusion.policies import DiffusionPolicy
+from sb3_lql.diffusion.process import linear_schedule
+
+#: Weight of the denoising loss.
+LOSS_WEIGHT = 0.5
+
+
+class ComparedDIPO(DIPO):
+    """
+    :class:`~sb3_lql.baselines.DIPO` as the paper very likely ran it: ReLU networks, no network for the time, the linear
+    noise schedule, ``x_T`` of half the size, 30 steps for each minibatch of actions, and time limits that do not end
+    episodes. The paper's table has Mish and a ``reward_scale`` of 0.2; the code that it likely ran, neither.
+
+    One thing differs: the limit on the gradient's norm holds for both critics together, and not for each.
+
+    :param action_grad_norm: largest norm of the gradient of all the minibatch's actions, whatever their dimension
+    :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
+    :raises TypeError: for values of the wrong type, and unknown arguments
+    """
+
+    #: The arguments that are not passed.
+    defaults: ClassVar[dict[str, Any]] = DIPO.defaults | dict(replay_buffer_kwargs=None)
+    #: Arguments of the policy that a user may replace by ``policy_kwargs``.
+    policy_defaults: ClassVar[dict[str, Any]] = dict(
+        activation_fn=nn.ReLU, denoiser_kwargs=dict(time_network=False, activation_fn=nn.ReLU)
+    )
+    #: Of the Adam that improves actions.
+    action_epsilon: ClassVar[float] = 1e-8
+
+    def __init__(
+        self,
+        policy: str | type[DiffusionPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        *,
+        n_action_gradient_steps: int = 30,
+        action_learning_rate: float = 0.03,
+        action_grad_norm: float = 0.16,
+        actor_target_interval: int = 2,
+        max_grad_norm: float | None = 2.0,
+        **kwargs: Unpack[DiffusionArguments],
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            n_action_gradient_steps=n_action_gradient_steps,
+            action_learning_rate=action_learning_rate,
+            action_grad_norm=action_grad_norm,
+            actor_target_interval=actor_target_interval,
+            max_grad_norm=max_grad_norm,
+            **kwargs,
+        )
+
+    def _noise_schedule(self) -> th.Tensor:
+        return linear_schedule(self.n_denoising_steps, 0.3)
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        return super()._policy_arguments() | dict(start_scale=0.5)
+
+    def _largest_action_gradient(self) -> float:
+        return self.action_grad_norm
+
+    def _weighted_denoising_loss(
+        self, features: th.Tensor, noisy: th.Tensor, t: th.Tensor, noise: th.Tensor, weights: th.Tensor
+    ) -> th.Tensor:
+        return super()._weighted_denoising_loss(features, noisy, t, noise, LOSS_WEIGHT * weights)

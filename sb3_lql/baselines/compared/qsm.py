@@ -1,0 +1,98 @@
+"""QSM as the paper very likely ran it."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch as th
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import nn
+from typing_extensions import Unpack
+
+from sb3_lql.diffusion.family import DiffusionAlgorithm, DiffusionArguments
+from sb3_lql.diffusion.policies import DiffusionPolicy
+from sb3_lql.diffusion.process import NoiseFunction
+from sb3_lql.engine.algorithm import Batch, Loss
+from sb3_lql.networks.denoisers import Score
+
+
+class ScoreChain(nn.Module):
+    """
+    A chain that climbs a score: for k = 0 ... K-1, with ``d = 1 - k / K``, ``x <- clip(x + d / 2 score(x) + sqrt(d) z,
+    ±1)``. The last noise still has a standard deviation of ``sqrt(1 / K)``.
+
+    :param n_steps: ``K``
+    """
+
+    def __init__(self, n_steps: int) -> None:
+        super().__init__()
+        self.n_steps = n_steps
+
+    @property
+    def n_noises(self) -> int:
+        """Steps with noise."""
+        return self.n_steps
+
+    def forward(self, score: NoiseFunction, start: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
+        """
+        :param score: a function of actions, and of a time that it ignores
+        :param start: shape (batch, action_dim)
+        :param noise: ``z``, shape (K, batch, action_dim); ``None`` for a chain without noise
+        :return: actions in [-1, 1], shape (batch, action_dim)
+        """
+        x = start
+        for step in range(self.n_steps):
+            size = 1.0 - step / self.n_steps
+            x = x + 0.5 * size * score(x, step)
+            if noise is not None:
+                x = x + size**0.5 * noise[step]
+            x = x.clamp(-1.0, 1.0)
+        return x
+
+
+class ComparedQSM(DiffusionAlgorithm):
+    """
+    QSM as the paper very likely ran it: no diffusion. A network learns the critics' gradient at actions of the replay
+    buffer, and Langevin chains follow it.
+
+    The network descends the mean over rows and coordinates of ``(score(s, a) - g)^2``, with ``g`` the gradient of the
+    smaller of the critics after the TD step. Actions, those of TD targets too, are the best of 32 chains.
+    :class:`~sb3_lql.baselines.QSM` is the published form. *Defects:*
+
+    - the noise is never annealed: the last step alone scatters actions by 0.22 of the half box
+    - the gradient is learned at stored actions only, and chains begin elsewhere
+
+    The paper's table has a ``reward_scale`` of 0.2; the code that it likely ran has none.
+
+    Paper: https://arxiv.org/abs/2312.11752
+
+    :param n_denoising_steps: ``K``, steps of a chain
+    :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
+    :raises TypeError: for values of the wrong type, and unknown arguments
+    """
+
+    #: The arguments that are not passed.
+    defaults: ClassVar[dict[str, Any]] = DiffusionAlgorithm.defaults | dict(
+        policy_delay=1, target_update_interval=1, reward_scale=1.0
+    )
+    #: Arguments of the policy that a user may replace by ``policy_kwargs``.
+    policy_defaults: ClassVar[dict[str, Any]] = dict(activation_fn=nn.ReLU, denoiser_class=Score)
+
+    def __init__(
+        self,
+        policy: str | type[DiffusionPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        **kwargs: Unpack[DiffusionArguments],
+    ) -> None:
+        super().__init__(policy, env, learning_rate, **kwargs)
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        return super()._policy_arguments() | dict(process=ScoreChain(self.n_denoising_steps), start_scale=1.0)
+
+    def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
+        if not self._is_due(self.policy_delay):
+            return
+        features, actions = self.policy.features(batch.observations).detach(), batch.actions.float()
+        with th.no_grad():
+            gradient = self.critic.lowest_action_gradient(features, actions)
+        yield Loss("actor_loss", "actor", (self.policy.denoiser(features, actions, 0) - gradient).square().mean())

@@ -1,0 +1,206 @@
+"""Diffusion Policy for Model-free Online Reinforcement Learning."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, cast
+
+import torch as th
+from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from typing_extensions import Unpack
+
+from sb3_lql.common.buffers import (
+    ImprovedActions,
+    ImprovedDictReplayBuffer,
+    ImprovedNStepReplayBuffer,
+    ImprovedReplayBuffer,
+)
+from sb3_lql.common.validation import check_count, check_positive
+from sb3_lql.diffusion.family import ActorBatch, DiffusionAlgorithm, DiffusionArguments
+from sb3_lql.diffusion.policies import DiffusionPolicy
+from sb3_lql.diffusion.process import cosine_schedule
+from sb3_lql.engine.algorithm import Batch, Loss
+from sb3_lql.networks.denoisers import PositionalDenoiser, small_normal
+
+
+class DIPO(DiffusionAlgorithm):
+    """
+    Diffusion Policy for Model-free Online RL (DIPO): stored actions climb Q, and the denoiser clones them.
+
+    Beside each transition's own action the replay buffer keeps a second one, the same at first. Each update draws a
+    minibatch of these, on its own, lets them climb the smallest critic for some steps of Adam that begin anew each
+    time, stores them, and lets the denoiser descend the mean of ``(epsilon(s, x, t) - e)^2`` with ``x`` made of them.
+    The TD target looks at one action of the denoiser's running average; the critics are those of after the TD step.
+
+    Paper: https://arxiv.org/abs/2305.13122
+
+    Defaults are the authors' code, also in that it takes time limits for ends of episodes:
+    ``replay_buffer_kwargs=dict(handle_timeout_termination=True)`` does not. Its values for five MuJoCo tasks are in
+    ``hyperparams/dipo.yml``. Adam does not know the scale of a gradient, so that an action moves by about
+    ``action_learning_rate`` in each coordinate and step, however small its advantage: ``action_grad_norm`` hardly
+    matters. Evaluation there starts chains without noise at random; ``deterministic=True`` starts them at fixed points.
+
+    :param n_denoising_steps: ``T``, steps of a chain
+    :param n_action_gradient_steps: steps of Adam for each minibatch of actions
+    :param action_learning_rate: of these
+    :param action_grad_norm: largest norm of the gradient of all the minibatch's actions, for each action coordinate
+    :param actor_target_interval: update the denoiser's running average every so many updates, the first one included
+    :param max_grad_norm: largest norm of a gradient
+    :param final_actor_learning_rate: what it falls to, linearly between the denoiser's 25,000th and 75,000th update;
+        by default it stays
+    :param replay_buffer_class: one with second actions, such as ``ImprovedReplayBuffer``; that is the default
+    :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
+    :raises TypeError: for values of the wrong type, and unknown arguments
+    """
+
+    #: The arguments that are not passed.
+    defaults: ClassVar[dict[str, Any]] = DiffusionAlgorithm.defaults | dict(
+        n_denoising_steps=100,
+        policy_delay=1,
+        final_actor_learning_rate=3e-4,
+        n_action_samples=1,
+        target_update_interval=1,
+        reward_scale=1.0,
+        replay_buffer_kwargs=dict(handle_timeout_termination=False),
+    )
+    #: Arguments of the policy that a user may replace by ``policy_kwargs``.
+    policy_defaults: ClassVar[dict[str, Any]] = dict(
+        denoiser_class=PositionalDenoiser, initialize=small_normal, optimizer_kwargs=dict(eps=1e-5)
+    )
+
+    #: Of the Adam that improves actions.
+    action_epsilon: ClassVar[float] = 1e-5
+
+    _improved: th.Tensor
+
+    def __init__(
+        self,
+        policy: str | type[DiffusionPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        *,
+        n_action_gradient_steps: int = 20,
+        action_learning_rate: float = 0.03,
+        action_grad_norm: float = 0.1,
+        actor_target_interval: int = 1,
+        max_grad_norm: float | None = 2.0,
+        **kwargs: Unpack[DiffusionArguments],
+    ) -> None:
+        self.n_action_gradient_steps = n_action_gradient_steps
+        self.action_learning_rate = action_learning_rate
+        self.action_grad_norm = action_grad_norm
+        self.actor_target_interval = actor_target_interval
+        self.max_grad_norm = max_grad_norm
+        super().__init__(policy, env, learning_rate, **kwargs)
+
+    def _check_arguments(self) -> None:
+        for name in ("n_action_gradient_steps", "actor_target_interval"):
+            check_count(name, getattr(self, name))
+        for name in ("action_learning_rate", "action_grad_norm"):
+            check_positive(name, getattr(self, name))
+        buffer_class = self.replay_buffer_class
+        if buffer_class is not None and not issubclass(buffer_class, ImprovedActions):
+            raise ValueError(
+                f"replay_buffer_class={buffer_class.__name__} keeps no second action, which DIPO improves: leave it "
+                "out, or derive it from sb3_lql.common.buffers.ImprovedActions too."
+            )
+        super()._check_arguments()
+
+    def _default_replay_buffer_class(self, n_steps: int) -> type[ReplayBuffer]:
+        usual = super()._default_replay_buffer_class(n_steps)
+        if issubclass(usual, DictReplayBuffer):
+            return ImprovedDictReplayBuffer
+        return ImprovedNStepReplayBuffer if issubclass(usual, NStepReplayBuffer) else ImprovedReplayBuffer
+
+    def _noise_schedule(self) -> th.Tensor:
+        return cosine_schedule(self.n_denoising_steps)
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        return super()._policy_arguments() | dict(start_scale=1.0)
+
+    def _target_interval(self, name: str) -> int:
+        return self.actor_target_interval if name == "denoiser" else super()._target_interval(name)
+
+    def _sample(self, batch_size: int) -> ActorBatch:  # type: ignore[override]
+        batch = super()._sample(batch_size)
+        other = cast(ImprovedActions, self.replay_buffer).sample_improved(batch_size, env=self._vec_normalize_env)
+        self._where = other.where
+        # In place: a recorded update finds them where they are
+        if not hasattr(self, "_improved") or self._improved.shape != other.actions.shape:
+            self._improved = th.empty_like(other.actions)
+        self._improved.copy_(other.actions)
+        return ActorBatch(**batch._asdict(), actor_observations=other.observations)
+
+    def _next_actions(self, batch: Batch) -> th.Tensor:
+        return self.policy.sample(self.policy.denoiser_target, self.policy.features(batch.next_observations))
+
+    def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
+        if not self._is_due(self.policy_delay):
+            return
+        features = self.policy.features(cast(ActorBatch, batch).actor_observations).detach()
+        actions = self._improve(features)
+        t, noise = self._sample_times(len(actions)), th.randn_like(actions)
+        noisy, weights = self.policy.process.add_noise(actions, t, noise), th.ones_like(actions[:, 0])
+        yield Loss("actor_loss", "actor", self._weighted_denoising_loss(features, noisy, t, noise, weights))
+
+    @th.no_grad()
+    def _improve(self, features: th.Tensor) -> th.Tensor:
+        """Let the minibatch's second actions climb the smallest critic, and return them."""
+        improved = climb(
+            lambda actions: self.critic.lowest_action_gradient(features, actions),
+            self._improved,
+            n_steps=self.n_action_gradient_steps,
+            learning_rate=self.action_learning_rate,
+            largest_norm=self._largest_action_gradient(),
+            epsilon=self.action_epsilon,
+        )
+        usable = improved.isfinite() & (self._guard.healthy > 0)
+        return self._improved.copy_(th.where(usable, improved, self._improved))
+
+    def _largest_action_gradient(self) -> float:
+        return self.action_grad_norm * self.policy.action_dim
+
+    def _between_updates(self) -> None:
+        cast(ImprovedActions, self.replay_buffer).improve(self._where, self._improved.cpu().numpy())
+
+    def _update_state(self) -> Iterator[th.Tensor]:
+        yield from super()._update_state()
+        yield self._improved
+
+    def _update_constants(self) -> tuple[Any, ...]:
+        own = self.n_action_gradient_steps, self.action_learning_rate, self.action_grad_norm
+        return *super()._update_constants(), *own
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_where", "_improved"]
+
+
+def climb(
+    gradient: Callable[[th.Tensor], th.Tensor],
+    actions: th.Tensor,
+    *,
+    n_steps: int,
+    learning_rate: float,
+    largest_norm: float,
+    epsilon: float,
+) -> th.Tensor:
+    """
+    Ascend by Adam, clipped to the box after all steps.
+
+    :param gradient: from actions to gradients
+    :param actions: actions to begin with, shape (batch, action_dim)
+    :param n_steps: number of steps
+    :param learning_rate: length of a step
+    :param largest_norm: a gradient that is longer, over all actions together, is shortened to that
+    :param epsilon: of Adam
+    :return: better actions, in [-1, 1], shape (batch, action_dim)
+    """
+    decay, square_decay = 0.9, 0.999
+    mean, square = th.zeros_like(actions), th.zeros_like(actions)
+    for step in range(1, n_steps + 1):
+        slope = gradient(actions)
+        slope = slope * (largest_norm / (slope.norm() + 1e-6)).clamp(max=1.0)
+        mean = mean.lerp(slope, 1.0 - decay)
+        square = square.lerp(slope.square(), 1.0 - square_decay)
+        scale = (square / (1.0 - square_decay**step)).sqrt() + epsilon
+        actions = actions + learning_rate * mean / (1.0 - decay**step) / scale
+    return actions.clamp(-1.0, 1.0)
