@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sb3_lql.baselines import DACER, DIPO, DPMD, MVP, QSM, QVPO, SDAC
+from sb3_lql.baselines.compared import ComparedDACER, ComparedDIPO, ComparedQSM, ComparedQVPO
 from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.lql import LQL
@@ -138,6 +139,10 @@ ALGORITHMS = {
         Entry(SDAC, "SDAC", _sample_best_of),
         Entry(DPMD, "DPMD", _sample_best_of),
         Entry(MVP, "MVP", _sample_mvp),
+        Entry(ComparedQSM, "QSM (compared)", _sample_diffusion),
+        Entry(ComparedDIPO, "DIPO (compared)", _sample_dipo),
+        Entry(ComparedDACER, "DACER (compared)", _sample_temperature),
+        Entry(ComparedQVPO, "QVPO (compared)", _sample_diffusion),
     )
 }
 #: Those whose policy is a Langevin chain, which the bandit's figures and the timings know.

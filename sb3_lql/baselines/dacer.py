@@ -50,7 +50,7 @@ class DACER(TemperatureAlgorithm):
     that alpha can fall by 3% in so many at most, whatever the entropy; and maximising Q through the chain leads to one
     mode. The mixtures are fitted by our own k-means and EM, to observations drawn anew from the replay buffer.
 
-    :param noise_scale: standard deviation of the noise on actions over ``alpha``; they are then clipped to the box
+    :param noise_scale: standard deviation of the noise on actions over ``alpha``
     :param final_actor_learning_rate: what it falls to, linearly between the denoiser's 25,000th and 75,000th update;
         by default it stays
     :param temperature_interval: estimate the entropy and move ``alpha`` every so many updates, the first one included
@@ -66,10 +66,8 @@ class DACER(TemperatureAlgorithm):
         initial_temperature=3.0,
         temperature_interval=10_000,
         temperature_learning_rate=3e-2,
+        clip_noisy_actions=True,
     )
-    #: Whether actions with noise are clipped to the box.
-    clips_exploration: ClassVar[bool] = True
-
     #: The critic, which says means and standard deviations.
     critic: GaussianCritic
     #: The critic that targets come from.

@@ -62,7 +62,7 @@ class QSM(DiffusionAlgorithm):
         initialize=xavier_uniform,
     )
     #: Whether actions with noise are clipped to the box.
-    clips_exploration: ClassVar[bool] = True
+    clip_noisy_actions = True
 
     def __init__(
         self,

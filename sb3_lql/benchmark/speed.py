@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
 import numpy as np
@@ -15,10 +15,11 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from torch import nn
 
-from sb3_lql.algorithms import LANGEVIN
+from sb3_lql.algorithms import ALGORITHMS
 from sb3_lql.benchmark.naive import NaiveUpdate
 from sb3_lql.benchmark.tables import markdown_table
 from sb3_lql.engine.acceleration import GraphedFunction
+from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.langevin.family import LangevinAlgorithm
 
 #: Sizes of observations and actions of the paper's tasks, in v4.
@@ -40,6 +41,8 @@ N_TRANSITIONS = 2_000
 N_WARM_UPS = 5
 #: Observations that ``predict`` gets at once: one environment, and the paper's five.
 N_OBSERVATIONS = (1, 5)
+#: Updates of one call where algorithms are compared: some update their actor at every other one.
+UPDATES_PER_CALL = 2
 
 
 class RandomEnv(gym.Env[np.ndarray, np.ndarray]):
@@ -71,6 +74,8 @@ class Entry(NamedTuple):
     group: str
     name: str
     call: Callable[[], object]
+    #: Parts of a call, of which the time is that of one.
+    n_parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -90,9 +95,9 @@ class Timing:
         return float(np.median(self.calls_ms))
 
 
-def make_model(size: str, algo: str, device: str, compiled: bool) -> LangevinAlgorithm:
+def make_model(size: str, algo: str, device: str, compiled: bool) -> ChainAlgorithm:
     """A model with the default hyperparameters, whose replay buffer holds random transitions."""
-    model: LangevinAlgorithm = _filled(LANGEVIN[algo].cls, size, device, compile=compiled)
+    model: ChainAlgorithm = _filled(ALGORITHMS[algo].cls, size, device, compile=compiled)
     return model
 
 
@@ -135,10 +140,9 @@ def bare_products(model: LangevinAlgorithm, batch_size: int) -> Callable[[], th.
 
 
 def make_entries(size: str, algo: str, device: str, batch_size: int, compiled: bool = True) -> list[Entry]:
-    """All that is timed: groups together, and in each the reference first."""
-    ours = {"eager": make_model(size, algo, device, compiled=False)}
-    if compiled:
-        ours["compiled"] = make_model(size, algo, device, compiled=True)
+    """All that is timed of a Langevin algorithm: groups together, and in each the reference first."""
+    kinds = {"eager": False} | ({"compiled": True} if compiled else {})
+    ours = {name: cast(LangevinAlgorithm, make_model(size, algo, device, kind)) for name, kind in kinds.items()}
     sac = make_sac(size, device)
     naive = NaiveUpdate(ours["eager"])
     # SAC's is SB3's own buffer, whatever the library's models use
@@ -153,14 +157,46 @@ def make_entries(size: str, algo: str, device: str, batch_size: int, compiled: b
         Entry("chain", "naive", lambda: naive.chain(obs, *naive.draw(batch_size))),
         *(Entry("chain", name, _chain(model, obs)) for name, model in ours.items()),
     ]
-    actors: dict[str, Any] = {"naive": naive, **ours, "SAC": sac}
-    for n_observations in N_OBSERVATIONS:
-        observations = np.random.default_rng(0).standard_normal((n_observations, SIZES[size][0]))
-        entries += [
-            Entry(f"predict {n_observations}", name, partial(actor.predict, observations))
-            for name, actor in actors.items()
-        ]
-    return entries
+    return entries + _predictions(size, {"naive": naive, **ours, "SAC": sac})
+
+
+def _predictions(size: str, actors: dict[str, Any]) -> list[Entry]:
+    """The ``predict`` of each, at one observation and at several."""
+    random = np.random.default_rng(0)
+    batches = [random.standard_normal((n_observations, SIZES[size][0])) for n_observations in N_OBSERVATIONS]
+    return [
+        Entry(f"predict {len(observations)}", name, partial(actor.predict, observations))
+        for observations in batches
+        for name, actor in actors.items()
+    ]
+
+
+def make_comparison(models: dict[str, ChainAlgorithm], sac: SAC, size: str, batch_size: int) -> list[Entry]:
+    """Updates and predictions of several algorithms, by their names, and of SAC; the first is the reference."""
+    named: dict[str, Any] = {**models, "SAC": sac}
+    updates = [
+        Entry("update", name, partial(model.train, UPDATES_PER_CALL, batch_size), UPDATES_PER_CALL)
+        for name, model in named.items()
+    ]
+    return updates + _predictions(size, named)
+
+
+def count_parameters(models: dict[str, ChainAlgorithm], sac: SAC) -> dict[str, int]:
+    """The numbers that optimisers change in the networks of each; a temperature is none of them."""
+    counts = {
+        name: sum(p.numel() for p in model.policy.parameters() if p.requires_grad and p.dim() > 0)
+        - sum(p.numel() for target in model.policy.targets.values() for p in target.parameters())
+        for name, model in models.items()
+    }
+    networks = (sac.actor, sac.critic)
+    return counts | {"SAC": sum(p.numel() for network in networks for p in network.parameters())}
+
+
+def parameters_table(counts: dict[str, int]) -> str:
+    """The counts, and how many times that of the first they are, as a Markdown table."""
+    first = next(iter(counts.values()))
+    rows = [[name, f"{count:,}", f"{count / first:.3f}"] for name, count in counts.items()]
+    return markdown_table(["algorithm", "parameters", "times the first"], rows)
 
 
 def _chain(model: LangevinAlgorithm, obs: th.Tensor) -> Callable[[], th.Tensor]:
@@ -176,7 +212,9 @@ def _chain(model: LangevinAlgorithm, obs: th.Tensor) -> Callable[[], th.Tensor]:
 def measure(entries: list[Entry], repetitions: int, device: str) -> list[Timing]:
     """Time all entries in turns, so that a machine that slows down or speeds up does so for all of them."""
     first_calls = [_seconds(entry.call, device) for entry in entries]
-    rounds = [[_seconds(entry.call, device) for entry in entries] for _ in range(N_WARM_UPS + repetitions)]
+    rounds = [
+        [_seconds(entry.call, device) / entry.n_parts for entry in entries] for _ in range(N_WARM_UPS + repetitions)
+    ]
     calls_ms = 1e3 * np.array(rounds[N_WARM_UPS:])
     return [
         Timing(entry.group, entry.name, first_call, calls_ms[:, column].tolist())

@@ -81,7 +81,7 @@ class DiffusionAlgorithm(ChainAlgorithm):
     #: Fewest steps of a chain.
     min_denoising_steps: ClassVar[int] = 2
     #: Whether actions with noise are clipped to the box.
-    clips_exploration: ClassVar[bool] = False
+    clip_noisy_actions: bool = False
 
     #: The policy: critics, denoiser and their targets.
     policy: DiffusionPolicy
@@ -110,7 +110,7 @@ class DiffusionAlgorithm(ChainAlgorithm):
     def _explore(self, actions: th.Tensor) -> th.Tensor:
         """Actions with noise, which may leave the box unless it is clipped."""
         actions = actions + self._exploration_scale() * th.randn_like(actions)
-        return actions.clamp(-1.0, 1.0) if self.clips_exploration else actions
+        return actions.clamp(-1.0, 1.0) if self.clip_noisy_actions else actions
 
     def _weighted_denoising_loss(
         self, features: th.Tensor, noisy: th.Tensor, t: th.Tensor, noise: th.Tensor, weights: th.Tensor
@@ -159,7 +159,7 @@ class DiffusionAlgorithm(ChainAlgorithm):
         if not self._exploration_scale() or (self._n_updates == 0 and self.num_timesteps < learning_starts):
             return action, scaled
         scaled = self._explore(th.as_tensor(scaled, device=self.device)).cpu().numpy()
-        if self.clips_exploration:
+        if self.clip_noisy_actions:
             return self.policy.unscale_action(scaled), scaled
         center, half_range = center_and_half_range(self.action_space)
         return (center + half_range * scaled).astype(self.action_space.dtype), scaled

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch as th
 
-from sb3_lql.common.validation import check_positive
+from sb3_lql.common.validation import check_flag, check_positive
 from sb3_lql.diffusion.family import DiffusionAlgorithm, DiffusionArguments
 from sb3_lql.engine.algorithm import Batch, Loss
 
@@ -18,13 +18,15 @@ class TemperatureArguments(DiffusionArguments, total=False):
     """
     What algorithms with such a temperature take besides.
 
-    :param noise_scale: standard deviation of the noise on actions over ``alpha``; the noise may leave the box
+    :param noise_scale: standard deviation of the noise on actions over ``alpha``
+    :param clip_noisy_actions: clip actions with noise to the box; without it environments see actions beyond
     :param initial_temperature: ``alpha`` at first
     :param temperature_interval: lower ``alpha`` every so many updates, the first one included
     :param temperature_learning_rate: of ``log alpha``, by Adam
     """
 
     noise_scale: float
+    clip_noisy_actions: bool
     initial_temperature: float
     temperature_interval: int
     temperature_learning_rate: float
@@ -43,7 +45,11 @@ class TemperatureAlgorithm(DiffusionAlgorithm):
 
     #: The arguments that are not passed, of :class:`TemperatureArguments`.
     defaults: ClassVar[dict[str, Any]] = DiffusionAlgorithm.defaults | dict(
-        noise_scale=0.1, initial_temperature=5.0, temperature_interval=250, temperature_learning_rate=7e-3
+        noise_scale=0.1,
+        clip_noisy_actions=False,
+        initial_temperature=5.0,
+        temperature_interval=250,
+        temperature_learning_rate=7e-3,
     )
     #: Names of arguments that say every how many updates something is done.
     delays: ClassVar[tuple[str, ...]] = ("policy_delay", "temperature_interval")
@@ -78,7 +84,7 @@ class TemperatureAlgorithm(DiffusionAlgorithm):
         return Loss("temperature_loss", "temperature", self.policy.log_temperature * excess)
 
     def _update_constants(self) -> tuple[Any, ...]:
-        return *super()._update_constants(), self.noise_scale
+        return *super()._update_constants(), self.noise_scale, self.clip_noisy_actions
 
     def _learning_rates(self) -> dict[str, float]:
         return super()._learning_rates() | {"temperature": self.temperature_learning_rate}
@@ -89,4 +95,5 @@ class TemperatureAlgorithm(DiffusionAlgorithm):
     def _check_arguments(self) -> None:
         for name in ("noise_scale", "initial_temperature", "temperature_learning_rate"):
             check_positive(name, getattr(self, name))
+        check_flag("clip_noisy_actions", self.clip_noisy_actions)
         super()._check_arguments()

@@ -20,11 +20,12 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 import sb3_lql
 from sb3_lql.algorithms import DEFAULT
 from sb3_lql.benchmark.bandit import figures
-from sb3_lql.benchmark.bandit.measures import mode_table, summarize
-from sb3_lql.benchmark.bandit.runs import ALGORITHMS, NAMES, Run, draw, measure_at_inverse_temperatures
+from sb3_lql.benchmark.bandit.measures import measured_rows, mode_table, summarize
+from sb3_lql.benchmark.bandit.runs import ALGORITHMS, NAMES, Run, draw, draw_best, measure_at_inverse_temperatures
 from sb3_lql.benchmark.experiment import CHECKPOINTS, Experiment
 from sb3_lql.collecting.interrupts import interrupts_deferred
 from sb3_lql.common.files import atomic_write, discard_folder
+from sb3_lql.diffusion.family import DiffusionAlgorithm
 from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.saving.checkpoint import save_checkpoint
 from sb3_lql.zoo.registry import hyperparams_file
@@ -72,6 +73,8 @@ def bandit() -> None:
         }
         if isinstance(model, LangevinAlgorithm):
             summary["by_inverse_temperature"] = measure_at_inverse_temperatures(model, args.n_actions, args.seed)
+        if isinstance(model, DiffusionAlgorithm):
+            summary["best_of_32"] = summarize(draw_best(model, args.n_actions, args.seed))
         run = Run(model, samples, summary)
         np.save(folder / "samples.npy", samples)
         drawn = figures.side_by_side([run]) | ({"steps": figures.steps(run)} if run.runs_a_chain else {})
@@ -82,7 +85,8 @@ def bandit() -> None:
         with atomic_write(folder / "summary.json") as file:
             file.write((json.dumps(summary, indent=2) + "\n").encode())
     discard_folder(folder / CHECKPOINTS)
-    print(f"{mode_table([(run.name, summary)])}Written to {folder}: summary.json, samples.npy, pictures, the agent")
+    table = mode_table(measured_rows(run.name, summary))
+    print(f"{table}Written to {folder}: summary.json, samples.npy, pictures, the agent")
 
 
 def _learn(model: OffPolicyAlgorithm, n_timesteps: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from sb3_lql.benchmark.bandit import figures
 from sb3_lql.benchmark.bandit.distances import distance_table, measure_distances
 from sb3_lql.benchmark.bandit.landscape import exact_landscape, learned_landscape
-from sb3_lql.benchmark.bandit.measures import mode_table, summarize
+from sb3_lql.benchmark.bandit.measures import measured_rows, mode_table, summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, Run, draw_with_perfect_critic
 
 
@@ -21,13 +21,14 @@ def report() -> None:
     runs = _load(parser, args.runs)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     firsts = [next(of_algo) for _, of_algo in groupby(runs, key=lambda run: run.algo)]
-    langevin = [run for run in firsts if run.runs_a_chain]
+    langevin = [run for run in firsts if run.is_langevin]
 
-    drawn = figures.side_by_side(firsts) | {f"steps_{run.algo}": figures.steps(run) for run in langevin}
+    stepwise = {f"steps_{run.algo}": figures.steps(run) for run in firsts if run.runs_a_chain}
+    drawn = figures.side_by_side(firsts) | stepwise
     for name, figure in drawn.items():
         figures.save(figure, args.output_dir, name)
     _write_json(args.output_dir / "runs.json", [run.summary for run in runs])
-    rows = [(_label(run), run.summary) for run in runs]
+    rows = [row for run in runs for row in measured_rows(_label(run), run.summary)]
     for run in langevin:
         actions = draw_with_perfect_critic(run.langevin_model, len(run.samples), run.seed)
         rows.append((f"{_label(run)}, with a perfect critic", summarize(actions)))

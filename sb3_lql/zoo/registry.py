@@ -9,6 +9,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 import sb3_lql
 from sb3_lql.algorithms import ALGORITHMS
+from sb3_lql.baselines.compared import ComparedSAC
 from sb3_lql.zoo.hyperparams_opt import convert, sample
 
 
@@ -25,6 +26,9 @@ def register() -> None:
         rl_zoo3.ALGOS[name] = entry.cls
         samplers[name] = partial(sample, entry)
         converters[name] = partial(convert, entry)
+    name = ComparedSAC.__name__.lower()
+    rl_zoo3.ALGOS[name] = ComparedSAC
+    samplers[name], converters[name] = samplers["sac"], converters["sac"]
 
 
 def hyperparams_file(algo: str) -> Path | None:
@@ -33,6 +37,8 @@ def hyperparams_file(algo: str) -> Path | None:
     :return: the YAML file of our hyperparameters for it, ``None`` if there is none
     """
     package = Path(sb3_lql.__file__).parent
+    # Those settings are constructors' defaults
+    algo = "compared" if algo.startswith("compared") else algo
     # In a wheel the files lie within the package, in a checkout beside it
     candidates = (folder / "hyperparams" / f"{algo}.yml" for folder in (package, package.parent))
     return next((path for path in candidates if path.is_file()), None)

@@ -12,9 +12,21 @@ import torch as th
 from stable_baselines3.common.utils import get_device
 from torch.profiler import ProfilerActivity, profile
 
-from sb3_lql.algorithms import DEFAULT, LANGEVIN
+from sb3_lql.algorithms import ALGORITHMS, DEFAULT, LANGEVIN
 from sb3_lql.benchmark import machine
-from sb3_lql.benchmark.speed import SIZES, make_entries, measure, speed_table, summarize
+from sb3_lql.benchmark.speed import (
+    SIZES,
+    Entry,
+    count_parameters,
+    make_comparison,
+    make_entries,
+    make_model,
+    make_sac,
+    measure,
+    parameters_table,
+    speed_table,
+    summarize,
+)
 
 #: Rows of the profile.
 N_OPERATORS = 12
@@ -50,17 +62,20 @@ def speed() -> None:
         "sizes": {},
     }
     print(f"{report['cpu']}, {report['threads']} threads; device: {report['device_name']}\n")
+    alone = len(args.algo) == 1 and args.algo[0] in LANGEVIN
     for size in dict.fromkeys(args.size):
-        report["sizes"][size] = _measure_size(size, args, device)
+        report["sizes"][size] = (_measure_one if alone else _compare)(size, args, device)
         if args.output is not None:  # after each size: an interruption leaves those that are done
             args.output.write_text(json.dumps(report, indent=2) + "\n")
-    print(EXPLANATION)
+    if alone:
+        print(EXPLANATION)
 
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Time updates, Langevin chains and predict: an obvious implementation, the library with and "
-        "without compilation, SB3's SAC, and a chain's matrix products alone. All take turns, on random data."
+        "without compilation, SB3's SAC, and a chain's matrix products alone. Of several algorithms, or one without a "
+        f"Langevin chain, time updates and predict beside {DEFAULT} and SAC. All take turns, on random data."
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: %(default)s)")
     parser.add_argument(
@@ -71,7 +86,14 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="TASK",
         help=f"tasks whose observations and actions to imitate: {', '.join(SIZES)} (default: halfcheetah)",
     )
-    parser.add_argument("--algo", choices=LANGEVIN, default=DEFAULT, help="algorithm (default: %(default)s)")
+    parser.add_argument(
+        "--algo",
+        choices=ALGORITHMS,
+        nargs="+",
+        default=[DEFAULT],
+        metavar="ALGO",
+        help=f"one or several of {', '.join(ALGORITHMS)} (default: {DEFAULT})",
+    )
     parser.add_argument("--batch-size", type=int, default=256, help="transitions per update (default: %(default)s)")
     parser.add_argument("--repetitions", type=int, default=50, help="measured calls of each (default: %(default)s)")
     parser.add_argument("--no-compile", action="store_true", help="leave out the compiled library")
@@ -80,23 +102,40 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure_size(size: str, args: argparse.Namespace, device: str) -> list[dict[str, Any]]:
-    """Print a table for one size, and the profile if asked for; return the table's figures."""
+def _measure_one(size: str, args: argparse.Namespace, device: str) -> list[dict[str, Any]]:
+    """Print a table of one Langevin algorithm, and the profile if asked for; return the table's figures."""
     compiled = not args.no_compile
     if compiled:
         th.compiler.reset()  # as in a process of its own: PyTorch would generalise over the sizes that it has seen
-    entries = make_entries(size, args.algo, device, args.batch_size, compiled)
-    figures = summarize(measure(entries, args.repetitions, device))
-    observation_dim, action_dim = SIZES[size]
-    print(
-        f"{args.algo}, {size} ({observation_dim} observations, {action_dim} actions), batches of {args.batch_size}, "
-        f"{args.repetitions} repetitions:\n\n{speed_table(figures)}",
-        flush=True,
-    )
+    entries = make_entries(size, args.algo[0], device, args.batch_size, compiled)
+    figures = _measure(entries, size, args, device)
     if args.profile:
         name = "compiled" if compiled else "eager"
         (update,) = (entry.call for entry in entries if (entry.group, entry.name) == ("update", name))
         print(f"One update, {name}:\n\n{_profile_table(update, device)}", flush=True)
+    return figures
+
+
+def _compare(size: str, args: argparse.Namespace, device: str) -> dict[str, Any]:
+    """Print tables of several algorithms; return their figures."""
+    names = dict.fromkeys([DEFAULT, *args.algo])
+    models = {ALGORITHMS[name].label: make_model(size, name, device, compiled=not args.no_compile) for name in names}
+    sac = make_sac(size, device)
+    figures = _measure(make_comparison(models, sac, size, args.batch_size), size, args, device)
+    counts = count_parameters(models, sac)
+    print(f"{parameters_table(counts)}", flush=True)
+    return {"timings": figures, "parameters": counts}
+
+
+def _measure(entries: list[Entry], size: str, args: argparse.Namespace, device: str) -> list[dict[str, Any]]:
+    """Time entries, print their table and return its figures."""
+    figures = summarize(measure(entries, args.repetitions, device))
+    observation_dim, action_dim = SIZES[size]
+    print(
+        f"{', '.join(args.algo)}, {size} ({observation_dim} observations, {action_dim} actions), batches of "
+        f"{args.batch_size}, {args.repetitions} repetitions:\n\n{speed_table(figures)}",
+        flush=True,
+    )
     return figures
 
 

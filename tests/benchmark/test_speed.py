@@ -91,7 +91,7 @@ def test_sac_has_networks_like_ours_and_sb3s_buffer_of_float64() -> None:
 
 
 def test_bare_products_are_a_chains() -> None:
-    model = make_model("hopper", "nclql", "cpu", compiled=False)
+    model: Any = make_model("hopper", "nclql", "cpu", compiled=False)
     with FlopCounterMode(display=False) as counter:
         result = bare_products(model, batch_size=10)()
     assert result.shape == (2, 10, 3)
@@ -104,7 +104,7 @@ def test_every_entry_can_be_called_and_references_come_first(algo: str) -> None:
     entries = make_entries("hopper", algo, "cpu", batch_size=4, compiled=False)
     for entry in entries:
         entry.call()
-    groups = {group: [name for g, name, _ in entries if g == group] for group, _, _ in entries}
+    groups = {group: [name for g, name, *_ in entries if g == group] for group, *_ in entries}
     predict = ["naive", "eager", "SAC"]
     assert groups == {
         "update": predict,
@@ -112,3 +112,38 @@ def test_every_entry_can_be_called_and_references_come_first(algo: str) -> None:
         "predict 1": predict,
         "predict 5": predict,
     }
+
+
+def test_parameters_on_humanoid_are_those_of_the_networks() -> None:
+    """Without targets: NC-LQL 475,746, SAC 702,244, and the rivals' as published and as compared."""
+    expected = {
+        "nclql": 475_746,
+        "lql": 465_410,
+        "qsm": 1_493_299,
+        "dipo": 727_091,
+        "dacer": 707_909,
+        "qvpo": 727_091,
+        "sdac": 707_395,
+        "dpmd": 707_395,
+        "comparedqsm": 702_227,
+        "compareddipo": 710_419,
+    }
+    models = {name: make_model("humanoid", name, "cpu", compiled=False) for name in expected}
+    assert speed.count_parameters(models, make_sac("humanoid", "cpu")) == expected | {"SAC": 702_244}
+
+
+def test_a_comparison_times_updates_by_twos() -> None:
+    models = {name: make_model("hopper", name, "cpu", compiled=False) for name in ("nclql", "mvp")}
+    sac = make_sac("hopper", "cpu")
+    entries = speed.make_comparison(models, sac, "hopper", batch_size=4)
+    assert [entry.name for entry in entries] == ["nclql", "mvp", "SAC"] * 3
+    for entry in entries:
+        entry.call()
+    assert [model._n_updates for model in (*models.values(), sac)] == [2, 2, 2]
+    assert [entry.n_parts for entry in entries] == [2] * 3 + [1] * 6
+
+
+def test_a_time_is_that_of_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "_seconds", lambda call, device: 0.5)
+    (timing,) = speed.measure([speed.Entry("update", "a", lambda: None, 2)], repetitions=3, device="cpu")
+    assert timing.calls_ms == [250.0] * 3

@@ -15,21 +15,23 @@ pytest.importorskip("rl_zoo3")
 from stable_baselines3 import SAC
 
 from sb3_lql import LQL, NCLQL
+from sb3_lql.baselines import SDAC
 from sb3_lql.benchmark.bandit.measures import summarize
 from sb3_lql.benchmark.bandit.runs import Run, draw
 from sb3_lql.zoo import hyperparams_file
 from sb3_lql.zoo.cli import main
 from tests.zoo.conftest import sb3_lql
 
-CLASSES: dict[str, Any] = dict(nclql=NCLQL, lql=LQL, sac=SAC)
+CLASSES: dict[str, Any] = dict(nclql=NCLQL, lql=LQL, sac=SAC, sdac=SDAC)
 N_ACTIONS = 100
 SHORT = (
     *("--seed", "3", "--n-actions", str(N_ACTIONS), "--n-timesteps", "60", "--learning-starts", "40"),
     *("--batch-size", "8", "--policy-kwargs", "dict(net_arch=[8])", "--tau", "0.01"),
 )
-#: Pictures of every agent, and of those with a Langevin chain.
+#: Pictures of every agent, of those with a chain, and of those with a Langevin chain.
 PICTURES = {"reward_map", "samples", "from_grid"}
-LANGEVIN_PICTURES = PICTURES | {"value_maps", "temperatures", "steps"}
+CHAIN_PICTURES = PICTURES | {"steps"}
+LANGEVIN_PICTURES = CHAIN_PICTURES | {"value_maps", "temperatures"}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,8 @@ def test_bandit_writes_samples_and_what_they_measure(folder: Path, algo: str) ->
         assert summary[name] == pytest.approx(value)
     assert (summary["algo"], summary["seed"], summary["n_actions"]) == (algo, 3, N_ACTIONS)
     assert summary["seconds"].keys() == {"training", "sampling", "total"}
-    assert ("by_inverse_temperature" in summary) == (algo != "sac")
+    assert ("by_inverse_temperature" in summary) == (algo in ("nclql", "lql"))
+    assert ("best_of_32" in summary) == (algo == "sdac")
     for measured in summary.get("by_inverse_temperature", []):
         assert 1 <= measured["inverse_temperature"] <= 500
         assert measured.keys() == summarize(samples).keys() | {"inverse_temperature"}
@@ -81,7 +84,7 @@ def test_settings_are_those_of_the_file_but_for_the_options(folder: Path, algo: 
 
 @pytest.mark.parametrize("algo", CLASSES)
 def test_bandit_draws_every_picture_as_svg_and_png(folder: Path, algo: str) -> None:
-    expected = PICTURES if algo == "sac" else LANGEVIN_PICTURES
+    expected = dict(sac=PICTURES, sdac=CHAIN_PICTURES).get(algo, LANGEVIN_PICTURES)
     for suffix in ("svg", "png"):
         assert {path.stem for path in (folder / "runs" / algo).glob(f"*.{suffix}")} == expected
 
@@ -101,18 +104,24 @@ def test_agent_is_where_the_other_commands_look_for_it(folder: Path) -> None:
 
 
 def test_report_compares_the_runs_in_pictures_and_tables(folder: Path) -> None:
-    output = sb3_lql("bandit_report", "runs/sac", "runs/lql", "runs/nclql", "--output-dir", "report", folder=folder)
-    names = {"reward_map", "samples", "from_grid", "value_maps", "temperatures", "steps_nclql", "steps_lql"}
+    output = sb3_lql(
+        "bandit_report", "runs/sac", "runs/lql", "runs/nclql", "runs/sdac", "--output-dir", "report", folder=folder
+    )
+    names = {"reward_map", "samples", "from_grid", "value_maps", "temperatures"} | {
+        f"steps_{algo}" for algo in ("nclql", "lql", "sdac")
+    }
     for suffix in ("svg", "png"):
         assert {path.stem for path in (folder / "report").glob(f"*.{suffix}")} == names
-    summaries = [read(folder / "runs" / algo / "summary.json") for algo in CLASSES]
+    summaries = [read(folder / "runs" / algo / "summary.json") for algo in ("nclql", "lql", "sdac", "sac")]
     assert read(folder / "report" / "runs.json") == summaries
     tables = (folder / "report" / "tables.md").read_text()
     assert tables.startswith("# ")
     assert tables.split("\n\n", 1)[1] in output
-    assert [line.split(" | ")[0] for line in tables.splitlines()[4:9]] == [
+    assert [line.split(" | ")[0] for line in tables.splitlines()[4:11]] == [
         "| NC-LQL, seed 3",
         "| LQL, seed 3",
+        "| SDAC, seed 3",
+        "| SDAC, seed 3, best of 32",
         "| SAC, seed 3",
         "| NC-LQL, seed 3, with a perfect critic",
         "| LQL, seed 3, with a perfect critic",

@@ -26,7 +26,7 @@ def test_speed_prints_tables_and_writes_the_same_figures(tmp_path: Path) -> None
     report = json.loads((tmp_path / "figures.json").read_text())
     assert report["command"] == f"sb3-lql speed {' '.join(options)}"
     assert report["versions"].keys() - {"commit"} == {"python", "torch", "stable_baselines3", "sb3_lql"}
-    assert (report["device"], report["algo"], report["batch_size"], report["repetitions"]) == ("cpu", "nclql", 8, 2)
+    assert (report["device"], report["algo"], report["batch_size"], report["repetitions"]) == ("cpu", ["nclql"], 8, 2)
     assert report["threads"] == 1  # as the suite's conftest asks
     assert report["cpu"]
 
@@ -49,6 +49,18 @@ def test_speed_of_lql_needs_no_file(tmp_path: Path) -> None:
     output = sb3_lql("speed", *TINY, "--algo", "lql", "--size", "inverteddoublependulum", folder=tmp_path)
     assert "lql, inverteddoublependulum (11 observations, 1 actions)" in output
     assert not list(tmp_path.iterdir())
+
+
+def test_speed_compares_several_algorithms_with_nclql_and_sac(tmp_path: Path) -> None:
+    options = (*TINY, "--algo", "sdac", "mvp", "--size", "humanoid", "--output", "figures.json")
+    output = sb3_lql("speed", *options, folder=tmp_path)
+    figures = json.loads((tmp_path / "figures.json").read_text())["sizes"]["humanoid"]
+    timed = [(figure["group"], figure["name"]) for figure in figures["timings"]]
+    names = ["NC-LQL", "SDAC", "MVP", "SAC"]
+    assert timed == [(group, name) for group in ("update", "predict 1", "predict 5") for name in names]
+    assert [f["ratio_to_reference"] for f in figures["timings"] if f["name"] == "NC-LQL"] == [1.0] * 3
+    assert list(figures["parameters"]) == names
+    assert "| SDAC | 707,395 | 1.487 |" in output  # table 2 of the paper
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.sac.policies import Actor
 
+from sb3_lql.diffusion.policies import DiffusionPolicy
+from sb3_lql.engine.policy import best_of_samples
+from sb3_lql.envs.multimodal_bandit import BOUND
 from sb3_lql.langevin.policies import LangevinPolicy
 from sb3_lql.langevin.sampler import LangevinSampler, ScoreFunction
 
@@ -22,12 +25,17 @@ def trajectories(model: BaseAlgorithm, starts: np.ndarray, seed: int, score: Sco
     Draw one action from each start, of shape (n_actions, 2), and keep every step on the way: float32, shape (n_steps +
     1, n_actions, 2). ``score`` is what a Langevin chain climbs, by default the gradient of its critics.
 
-    A Langevin chain starts from ``a_0``, clipped to the action space as all its later steps are. SAC has a single step,
-    from the standard normal variate ``a_0`` to its squashed Gaussian action.
+    A Langevin chain starts from ``a_0``, clipped to the action space as all its later steps are. A denoising chain
+    starts from ``x_T`` made of ``a_0``, which may lie outside. SAC has a single step, from the standard normal variate
+    ``a_0`` to its squashed Gaussian action.
     """
     policy = model.policy
     policy.set_training_mode(False)
     obs = th.zeros(len(starts), 1, device=model.device)
+    if isinstance(policy, DiffusionPolicy):
+        normal = th.as_tensor(starts, dtype=th.float32, device=model.device)
+        visited: np.ndarray = BOUND * _denoise_recorded(policy, policy.features(obs), normal, seed).cpu().numpy()
+        return visited
     if not isinstance(policy, LangevinPolicy):
         latent = th.as_tensor(starts, dtype=th.float32, device=model.device)
         mean, log_std, _ = cast(Actor, policy.actor).get_action_dist_params(obs)
@@ -38,6 +46,36 @@ def trajectories(model: BaseAlgorithm, starts: np.ndarray, seed: int, score: Sco
         score = policy.critic.action_gradient(policy.critic.features(obs))
     initial = th.as_tensor(policy.scale_action(starts), device=model.device)
     return policy.unscale_action(_run_recorded(policy.sampler, score, initial, seed).cpu().numpy())
+
+
+@th.no_grad()
+def best_of(policy: DiffusionPolicy, candidates: np.ndarray) -> np.ndarray:
+    """
+    :param policy: whose critics choose
+    :param candidates: actions, shape (n_actions, n_candidates, 2)
+    :return: the best of each action's candidates by the minimum critic, shape (n_actions, 2)
+    """
+    n = candidates.shape[1]
+    actions = th.as_tensor(candidates.reshape(-1, 2) / BOUND, device=policy.device)
+    features = policy.features(th.zeros(len(actions), 1, device=policy.device))
+    best = best_of_samples(actions, n, lambda: policy.critic.q_values(features, actions).amin(dim=0))
+    chosen: np.ndarray = BOUND * best.cpu().numpy()
+    return chosen
+
+
+def _denoise_recorded(policy: DiffusionPolicy, features: th.Tensor, normal: th.Tensor, seed: int) -> th.Tensor:
+    """Actions before the first and after each step of a chain, shape (chain_length + 1, n_actions, 2)."""
+    visited: list[th.Tensor] = []
+
+    def recording_denoiser(x: th.Tensor, t: int) -> th.Tensor:
+        visited.append(x)
+        predicted: th.Tensor = policy.acting_denoiser(features, x, t)
+        return predicted
+
+    shape = (policy.process.n_noises, *normal.shape)
+    noise = th.randn(shape, generator=th.Generator().manual_seed(seed)).to(normal.device)
+    actions: th.Tensor = policy.process(recording_denoiser, policy.start_scale * normal, noise)
+    return th.stack([*visited, actions])
 
 
 def _run_recorded(sampler: LangevinSampler, score: ScoreFunction, initial_actions: th.Tensor, seed: int) -> th.Tensor:

@@ -17,7 +17,6 @@ from sb3_lql.benchmark.bandit.landscape import Landscape, learned_landscape, noi
 from sb3_lql.benchmark.bandit.measures import MODE_RADIUS
 from sb3_lql.benchmark.bandit.runs import INVERSE_TEMPERATURES, Run, draw_at
 from sb3_lql.envs.multimodal_bandit import BOUND, HIGH_MODES, MODES, reward
-from sb3_lql.langevin.sampler import LangevinSampler
 
 #: Resolution of pictures, and of the dots and maps within an SVG. At this one a figure stays well below a megabyte.
 DPI = 100
@@ -46,7 +45,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 def side_by_side(runs: Sequence[Run]) -> dict[str, Figure]:
     """All figures that show several runs, by file name; Q and the effect of ``w`` of those with a Langevin policy."""
     drawn = {"reward_map": reward_map(), "samples": samples(runs), "from_grid": from_grid(runs)}
-    if langevin := [run for run in runs if run.runs_a_chain]:
+    if langevin := [run for run in runs if run.is_langevin]:
         drawn |= {"value_maps": value_maps(langevin), "temperatures": temperatures(langevin)}
     return drawn
 
@@ -129,15 +128,14 @@ def from_grid(runs: Sequence[Run]) -> Figure:
 
 
 def steps(run: Run) -> Figure:
-    """A grid of initial actions and where its chains are at ten times on their way (figures 8 to 10)."""
-    sampler = run.langevin_model.policy.sampler
+    """A grid of initial actions and where its chains are at ten times on their way (figures 8 to 14)."""
     visited = trajectories(run.model, _start_grid(), run.seed)
-    shown = np.unique(np.linspace(0, sampler.chain_length, 11).round().astype(int))
+    shown = np.unique(np.linspace(0, len(visited) - 1, 11).round().astype(int))
     figure, panels = _panels(2, (len(shown) + 1) // 2, panel=0.9 * PANEL)
     for axes, step in zip(panels.flat, shown, strict=False):
         _show_reward(axes)
         _dots(axes, visited[step], size=4, colour=ACTION_COLOUR if step else START_COLOUR)
-        axes.set_title(_step_title(sampler, step), fontsize=9)
+        axes.set_title(_step_title(run, step), fontsize=9)
     for axes in panels.flat[len(shown) :]:
         axes.set_axis_off()
     figure.suptitle(f"{run.name}: actions (orange) on their way from a grid of initial ones (white)")
@@ -164,10 +162,11 @@ def _start_grid() -> np.ndarray:
     return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
 
 
-def _step_title(sampler: LangevinSampler, step: int) -> str:
+def _step_title(run: Run, step: int) -> str:
     if step == 0:
         return "initial actions"
-    if not sampler.noise_conditioned:
+    sampler = run.langevin_model.policy.sampler if run.is_langevin else None
+    if sampler is None or not sampler.noise_conditioned:
         return f"step {step}"
     return f"step {step}, level {(step - 1) // sampler.n_steps + 1}"
 

@@ -48,3 +48,9 @@ def mode_table(named: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """Named results of :func:`summarize` as a Markdown table in the order of table 4."""
     rows = [[name, *(f"{measures[key]:.3f}" for key in COLUMNS)] for name, measures in named]
     return markdown_table(["", *COLUMNS.values()], rows)
+
+
+def measured_rows(name: str, summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """What a run has measured, named: one action a state, and where the policy is a denoising chain the best of 32."""
+    rows = [(name, summary)]
+    return [*rows, (f"{name}, best of 32", summary["best_of_32"])] if "best_of_32" in summary else rows

@@ -9,20 +9,28 @@ import numpy as np
 from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_lql.algorithms import LANGEVIN
-from sb3_lql.benchmark.bandit.chains import normal_starts, trajectories
+from sb3_lql import algorithms
+from sb3_lql.benchmark.bandit.chains import best_of, normal_starts, trajectories
 from sb3_lql.benchmark.bandit.landscape import perfect_landscape
 from sb3_lql.benchmark.bandit.measures import summarize
+from sb3_lql.diffusion.family import DiffusionAlgorithm
+from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.langevin.sampler import ScoreFunction
 
-#: The class of each algorithm whose chains can be drawn, or that has SAC's actor.
-ALGORITHMS: dict[str, type[BaseAlgorithm]] = {**{name: entry.cls for name, entry in LANGEVIN.items()}, "sac": SAC}
+#: The class of each algorithm.
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    **{name: entry.cls for name, entry in algorithms.ALGORITHMS.items()},
+    "sac": SAC,
+}
 #: Its printed name.
-NAMES = {name: entry.label for name, entry in LANGEVIN.items()} | {"sac": "SAC"}
+NAMES = {name: entry.label for name, entry in algorithms.ALGORITHMS.items()} | {"sac": "SAC"}
 
 #: ``w`` at which a Langevin policy is measured besides its own: the paper chooses it from [1, 500] (appendix C.1).
 INVERSE_TEMPERATURES = (1, 5, 10, 20, 50, 100, 200, 300, 400, 500)
+
+#: Actions of which a denoising chain's best is measured besides a single one: what most of the paper's rivals act by.
+N_CANDIDATES = 32
 
 
 def draw(model: BaseAlgorithm, n_actions: int, seed: int, score: ScoreFunction | None = None) -> np.ndarray:
@@ -32,6 +40,12 @@ def draw(model: BaseAlgorithm, n_actions: int, seed: int, score: ScoreFunction |
     """
     actions: np.ndarray = trajectories(model, normal_starts(n_actions, seed), seed, score)[-1]
     return actions
+
+
+def draw_best(model: DiffusionAlgorithm, n_actions: int, seed: int) -> np.ndarray:
+    """Actions as of :func:`draw`, each the best of :data:`N_CANDIDATES` by the minimum critic."""
+    candidates = draw(model, n_actions * N_CANDIDATES, seed).reshape(n_actions, N_CANDIDATES, 2)
+    return best_of(model.policy, candidates)
 
 
 def draw_at(model: LangevinAlgorithm, inverse_temperature: float, n_actions: int, seed: int) -> np.ndarray:
@@ -103,7 +117,12 @@ class Run:
 
     @property
     def runs_a_chain(self) -> bool:
-        """Whether the agent's policy is a Langevin chain."""
+        """Whether the agent's policy makes several steps."""
+        return isinstance(self.model, ChainAlgorithm)
+
+    @property
+    def is_langevin(self) -> bool:
+        """Whether these are of a Langevin chain."""
         return isinstance(self.model, LangevinAlgorithm)
 
     @property

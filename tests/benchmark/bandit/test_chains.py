@@ -8,7 +8,9 @@ import torch as th
 from stable_baselines3 import SAC
 
 from sb3_lql import LQL
-from sb3_lql.benchmark.bandit.chains import normal_starts, trajectories
+from sb3_lql.baselines import MVP, QSM, SDAC
+from sb3_lql.baselines.compared import ComparedQSM
+from sb3_lql.benchmark.bandit.chains import best_of, normal_starts, trajectories
 
 ENV_ID = "MultimodalBandit-v0"
 #: One of them outside the box.
@@ -42,6 +44,27 @@ def test_trajectory_is_repeatable_and_depends_on_its_seed(algorithm: Any, tiny: 
     visited = trajectories(model, STARTS, seed=7)
     np.testing.assert_array_equal(visited, trajectories(model, STARTS, seed=7))
     assert not np.array_equal(visited, trajectories(model, STARTS, seed=8))
+
+
+@pytest.mark.parametrize("rival", [SDAC, QSM, MVP, ComparedQSM])
+def test_trajectory_of_a_denoising_chain_ends_where_the_policys_does(rival: Any) -> None:
+    model = rival("MlpPolicy", ENV_ID, seed=0, policy_kwargs=dict(net_arch=[8]), device="cpu")
+    policy = model.policy
+    visited = trajectories(model, STARTS, seed=7)
+    assert visited.shape == (policy.chain_length + 1, 3, 2)
+    assert visited.dtype == np.float32
+    start = policy.start_scale * th.as_tensor(STARTS, dtype=th.float32)
+    np.testing.assert_allclose(visited[0], 2 * start.numpy())
+    noise = th.randn((policy.process.n_noises, 3, 2), generator=th.Generator().manual_seed(7))
+    actions = policy.run(policy.features(th.zeros(3, 1)), start, noise)
+    np.testing.assert_allclose(visited[-1], 2 * actions.numpy(), atol=1e-6)
+
+
+def test_the_best_of_candidates_is_the_critics_choice() -> None:
+    policy: Any = SDAC("MlpPolicy", ENV_ID, seed=0, policy_kwargs=dict(net_arch=[8]), device="cpu").policy
+    policy.critic.q_values = lambda features, actions: -(actions[:, :1] - 0.3).square().expand(2, -1, -1)
+    candidates = np.array([[[0.0, 1.0], [0.5, 2.0]], [[-2.0, 0.5], [2.0, -0.5]]], np.float32)
+    np.testing.assert_allclose(best_of(policy, candidates), [[0.5, 2.0], [2.0, -0.5]])
 
 
 def test_trajectory_of_sac_is_its_reparametrised_gaussian() -> None:
