@@ -16,6 +16,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.envs import BitFlippingEnv, IdentityEnvBox
 
+from sb3_lql.algorithms import ALGORITHMS as TABLE
 from sb3_lql.zoo import register
 from tests.zoo.conftest import ALGORITHMS, SHORT_EPISODES, TINY_BUFFERS, sb3_lql
 
@@ -90,6 +91,16 @@ def test_constructor_takes_every_sample(algo: str) -> None:
         sampled = sample(algo, trial)
         model = construct(algo, sampled)
         assert all(getattr(model, name) == value for name, value in sampled.items())
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if name not in ALGORITHMS])
+def test_constructors_of_the_rivals_take_every_sample(name: str) -> None:
+    for trial in random_trials(5):
+        sampled = sample(name, trial)
+        cls: Any = TABLE[name].cls
+        model = cls("MlpPolicy", IdentityEnvBox(), buffer_size=10, device="cpu", **sampled)
+        assert all(getattr(model, key) == value for key, value in sampled.items())
+        assert "actor_learning_rate" in sampled
 
 
 @pytest.mark.parametrize("end", [0, 1], ids=["least", "greatest"])
