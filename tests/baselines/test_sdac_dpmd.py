@@ -18,8 +18,18 @@ from tests.baselines.checks import (
     what_changes,
 )
 
-#: alpha after so many updates.
-TEMPERATURES = {1: 4.96512, 250: 4.96512, 251: 4.93049, 1_000: 4.86198, 10_000: 3.79925, 58_000: 1.48145}
+#: alpha after so many updates, and the lowest that it comes to.
+TEMPERATURES = {
+    1: 4.96512,
+    250: 4.96512,
+    251: 4.93049,
+    1_000: 4.86198,
+    10_000: 3.79925,
+    58_000: 1.48145,
+    100_000: 1.07471,
+    200_000: 0.984068,
+}
+LOWEST_TEMPERATURE = 0.983779
 
 
 @pytest.fixture(params=[SDAC, DPMD], ids=["SDAC", "DPMD"])
@@ -33,17 +43,18 @@ def test_temperature_falls_as_the_authors(algorithm: Any, env: str) -> None:
     model = algorithm("MlpPolicy", env, **TINY)
     optimizer = model.policy.optimizers["temperature"]
     optimizer.param_groups[0]["lr"] = model.temperature_learning_rate
-    found = {}
-    for update in range(1, max(TEMPERATURES) + 1):
-        if (update - 1) % model.temperature_interval == 0:
-            model._n_updates = update
-            (loss,) = list(steps_of_temperature(model))
-            optimizer.zero_grad()
-            loss.value.backward()
-            optimizer.step()
-        if update in TEMPERATURES:
-            found[update] = model.temperature.item()
-    assert found == pytest.approx(TEMPERATURES, rel=2e-5)
+    found = []
+    for update in range(1, 400_000, model.temperature_interval):
+        model._n_updates = update
+        (loss,) = list(steps_of_temperature(model))
+        optimizer.zero_grad()
+        loss.value.backward()
+        optimizer.step()
+        found.append(model.temperature.item())
+    after = {update: found[(update - 1) // model.temperature_interval] for update in TEMPERATURES}
+    assert after == pytest.approx(TEMPERATURES, rel=2e-5)
+    assert min(found) == pytest.approx(LOWEST_TEMPERATURE, rel=2e-6)
+    assert found[-1] == pytest.approx(0.983780, rel=2e-6)
 
 
 def steps_of_temperature(model: Any) -> Any:
@@ -73,6 +84,7 @@ def test_sdac_loss_is_the_authors() -> None:
     weights = th.tensor([1.0, 2.0, 3.0]).softmax(dim=0).view(3, 1)
     loss = model._weighted_denoising_loss(th.zeros(1, 3), th.zeros(1, 1), th.zeros(1, dtype=th.long), guesses, weights)
     assert loss.item() == pytest.approx(0.586848, rel=1e-5)
+    assert (weights * guesses[..., 0]).sum().item() == pytest.approx(1.24045, rel=1e-5)  # where it is least
 
 
 @pytest.mark.parametrize(("as_meant", "expected"), [(False, [4.48169, 4.48169]), (True, [1.28403, 1.64872])])
