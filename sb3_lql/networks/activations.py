@@ -41,6 +41,21 @@ def silu(x: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     return value, gate + value * (1.0 - gate)
 
 
+class QuickMish(nn.Mish):
+    """PyTorch's Mish; where no gradient is asked for, by one exponential, in a third of the time on a CPU."""
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        """
+        :param x: of any shape
+        :return: ``x * tanh(softplus(x))``
+        """
+        if th.is_grad_enabled():
+            return super().forward(x)
+        u = x.clamp(max=20.0).exp_()
+        n = u.mul_(u + 2.0)
+        return x * (n / (n + 2.0))
+
+
 _VALUE_AND_DERIVATIVE: dict[type[nn.Module], ValueAndDerivative] = {
     nn.Mish: mish,
     nn.ReLU: relu,

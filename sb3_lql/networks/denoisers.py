@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch as th
 from torch import nn
 
+from sb3_lql.networks.activations import QuickMish
 from sb3_lql.networks.critics import EnsembleLinear, sinusoidal_levels
 
 #: Size of the embedding of a time.
@@ -48,7 +49,8 @@ def multilayer_perceptron(
     :return: the network
     """
     *hidden, last = pairwise(sizes)
-    modules = [module for pair in hidden for module in (layer(*pair), activation_fn())]
+    activation = QuickMish if activation_fn is nn.Mish else activation_fn
+    modules = [module for pair in hidden for module in (layer(*pair), activation())]
     return nn.Sequential(*modules, layer(*last))
 
 

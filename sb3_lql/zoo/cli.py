@@ -5,6 +5,7 @@ import importlib
 import runpy
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 
 from gymnasium.error import DependencyNotInstalled
@@ -17,11 +18,12 @@ from sb3_lql.zoo.extras import missing_extra
 #: As a shell has it for a process that SIGTERM has ended.
 TERMINATED = 128 + signal.SIGTERM
 
-LABELS = ", ".join(entry.label for entry in ALGORITHMS.values())
+NAMES = textwrap.fill(", ".join(ALGORITHMS), 100, initial_indent="  ", subsequent_indent="  ")
 USAGE = f"""\
 usage: sb3-lql COMMAND [OPTION ...]
 
-The RL Zoo (https://rl-baselines3-zoo.readthedocs.io) with {LABELS} registered.
+The RL Zoo (https://rl-baselines3-zoo.readthedocs.io) with these algorithms registered:
+{NAMES}
 
 commands, each with the options of the RL Zoo's own (sb3-lql COMMAND --help):
   train           train an agent, resume with -i (also from a folder with checkpoints), tune with -optimize
@@ -51,7 +53,7 @@ comparisons of algorithms on tasks, over seeds:
 
 unless you say otherwise:
   --algo {DEFAULT:<22}for all but the plots
-  --conf-file <packaged YAML>  for train with {", ".join(ALGORITHMS)} and sac
+  --conf-file <packaged YAML>  for train with these and sac
   --folder logs                for enjoy, record_video and the hub
 
 SIGTERM, as timeout and Slurm send it, stops a command as Ctrl-C does; its exit status is then 143.
