@@ -11,9 +11,11 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, VecTransposeImage
 
-_NO_ENTROPY = "there is no entropy coefficient to learn, and inverse_temperature (w) is chosen by hand"
-_NO_GSDE = "gSDE perturbs the weights of an actor, and there is no actor: the chain's own noise explores"
-_NO_ACTOR = "there is no actor to delay, and target actions come from the chain, which has its own noise"
+_NO_ENTROPY = (
+    "there is no Gaussian actor whose entropy could be weighed; inverse_temperature of LQL and NCLQL is chosen by hand"
+)
+_NO_GSDE = "gSDE perturbs the weights of a Gaussian actor, and there is none: the chain's own noise explores"
+_NO_ACTOR = "there is no deterministic actor to delay, and target actions come from the chain, which has its own noise"
 _NO_GREED = "there is no epsilon-greedy exploration: the chain's own noise explores, and action_noise can add to it"
 _NO_QUANTILES = "critics have no quantiles to drop; policy_kwargs=dict(n_critics=...) sets how many critics there are"
 #: Arguments of SB3's other off-policy algorithms, and why they do not exist here.
