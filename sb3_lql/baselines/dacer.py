@@ -46,9 +46,10 @@ class DACER(TemperatureAlgorithm):
 
     Defaults are the authors' code; the paper has GELU critics, larger networks for Humanoid and more noise in the
     chain. ``noise_scale`` is 0.15 for Humanoid and HalfCheetah there, and in ``hyperparams/dacer.yml``. Their
-    evaluation draws its chains; here ``deterministic=True`` has no noise at all. Defects: the temperature takes a step of Adam every 10,000 updates, so
-    that alpha can fall by 3% in so many at most, whatever the entropy; and maximising Q through the chain leads to one
-    mode. The mixtures are fitted by our own k-means and EM, to observations drawn anew from the replay buffer.
+    evaluation draws its chains; here ``deterministic=True`` has no noise at all. Defects: the temperature takes a step
+    of Adam every 10,000 updates, so that alpha can fall by 3% in so many at most, whatever the entropy; and maximising
+    Q through the chain leads to one mode. The mixtures are fitted by our own k-means and EM, to observations drawn anew
+    from the replay buffer.
 
     :param noise_scale: standard deviation of the noise on actions over ``alpha``
     :param final_actor_learning_rate: what it falls to, linearly between the denoiser's 25,000th and 75,000th update;
