@@ -1,0 +1,264 @@
+"""Sampling exp(w Q) / Z by tempering, with an estimate of Z: tensors in, tensors out. Nothing here knows of RL."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch as th
+from torch import nn
+
+#: Values and gradients, of shapes (batch,) and (batch, action_dim), of actions of shape (batch, action_dim).
+ValueAndGradient = Callable[[th.Tensor], tuple[th.Tensor, th.Tensor]]
+
+#: Acceptance to which step sizes adapt: the best for Metropolis-adjusted Langevin moves in many dimensions.
+TARGET_ACCEPTANCE = 0.574
+#: Rate at which they do, and how many times that in the first adaptations.
+ADAPTATION_RATE, EARLY_FACTOR, N_EARLY = 0.05, 4.0, 50
+#: Share of a minibatch in the running scale of the gradient.
+SCALE_SHARE = 0.05
+#: Largest step size, beyond which reflection makes all moves alike.
+LARGEST_STEP = 4.0
+#: Largest drift of a move in a coordinate.
+LARGEST_DRIFT = 1.0
+#: Particles are resampled where their effective number falls below this share of them.
+LEAST_EFFECTIVE_SHARE = 0.5
+
+
+class TemperedDraws(NamedTuple):
+    """What chance decides."""
+
+    #: Where particles begin, uniform on [-1, 1], shape (batch, n_particles, action_dim).
+    starts: th.Tensor
+    #: Standard normal, shape (n_rungs, batch, n_particles, action_dim).
+    noise: th.Tensor
+    #: Uniform on [0, 1), of acceptance, shape (n_rungs, batch, n_particles).
+    acceptance: th.Tensor
+    #: Uniform on [0, 1), of resampling, shape (n_rungs, batch, 1).
+    resampling: th.Tensor
+    #: Uniform on [0, 1), of the particle that is returned, shape (batch, 1).
+    choice: th.Tensor
+
+
+class TemperedChain(NamedTuple):
+    """The particles at ``w``, and what was learned on the way."""
+
+    #: One particle of each row, drawn by weight, shape (batch, action_dim).
+    actions: th.Tensor
+    #: All of them, shape (batch, n_particles, action_dim).
+    particles: th.Tensor
+    #: Logarithms of their weights, which sum to one in each row, shape (batch, n_particles).
+    log_weights: th.Tensor
+    #: Their values, shape (batch, n_particles).
+    q_values: th.Tensor
+    #: ``log(Z(w) / Z(0))``, shape (batch,): its exponential is unbiased for fixed step sizes and a fixed ladder.
+    log_z: th.Tensor
+    #: Mean acceptance of the moves at each rung, shape (n_rungs,).
+    acceptance: th.Tensor
+    #: Effective number of particles at the end, over their number, shape (batch,).
+    effective_share: th.Tensor
+    #: Logarithms of the step sizes of the moves, shape (n_rungs,).
+    log_steps: th.Tensor
+    #: Logarithm of the root mean square of the gradient's norm at the starts, shape ().
+    log_scale: th.Tensor
+
+    @property
+    def mean_q(self) -> th.Tensor:
+        """``E[Q]``, shape (batch,)."""
+        return (self.log_weights.exp() * self.q_values).sum(dim=1)
+
+
+class TemperedSampler(nn.Module):
+    """
+    Sequential Monte Carlo in the box [-1, 1]^d, from the uniform law to exp(w Q) / Z.
+
+    Particles begin uniform, which is exact at an inverse temperature of 0. It rises over rungs ``0 = u_0 < ... < u_K =
+    w``. At each, particles are weighted by ``exp((u_k - u_{k-1}) Q)``, resampled where few of them carry the weight, and
+    moved once by a Metropolis-adjusted Langevin step at ``u_k``, reflected at the box. Weights carry mass from mode to
+    mode, which no chain that moves locally does.
+
+    Rungs are geometric from where Q begins to matter, by the running scale of its gradient. Step sizes, one for each
+    rung, adapt to an acceptance of 0.574. Both are learned state.
+
+    :param n_rungs: ``K``
+    :param n_particles: particles of each row
+    :param inverse_temperature: ``w`` at first
+    """
+
+    #: ``log w``, shape ().
+    log_inverse_temperature: th.Tensor
+    #: Logarithms of the step sizes, shape (n_rungs,).
+    log_steps: th.Tensor
+    #: Logarithm of the gradient's scale, shape ().
+    log_scale: th.Tensor
+    #: How often both were adapted, shape ().
+    n_adaptations: th.Tensor
+
+    def __init__(self, n_rungs: int = 20, n_particles: int = 16, inverse_temperature: float = 1.0) -> None:
+        super().__init__()
+        self.n_rungs = n_rungs
+        self.n_particles = n_particles
+        self.register_buffer("log_inverse_temperature", th.tensor(math.log(inverse_temperature)))
+        self.register_buffer("log_steps", th.zeros(n_rungs))
+        self.register_buffer("log_scale", th.zeros(()))
+        self.register_buffer("n_adaptations", th.zeros((), dtype=th.int64))
+
+    @property
+    def inverse_temperature(self) -> th.Tensor:
+        """``w``, shape ()."""
+        return self.log_inverse_temperature.exp()
+
+    def draw(self, batch_size: int, action_dim: int) -> TemperedDraws:
+        """
+        :param batch_size: number of rows
+        :param action_dim: number of action coordinates
+        :return: what a chain needs
+        """
+        shape, device = (batch_size, self.n_particles), self.log_steps.device
+        return TemperedDraws(
+            starts=2.0 * th.rand((*shape, action_dim), device=device) - 1.0,
+            noise=th.randn((self.n_rungs, *shape, action_dim), device=device),
+            acceptance=th.rand((self.n_rungs, *shape), device=device),
+            resampling=th.rand((self.n_rungs, batch_size, 1), device=device),
+            choice=th.rand((batch_size, 1), device=device),
+        )
+
+    def ladder(self, log_scale: th.Tensor) -> th.Tensor:
+        """
+        ``u_k = w ((1 + r)^(k/K) - 1) / r`` with ``r = w G / 2``, for a gradient of the scale ``G``.
+
+        :param log_scale: ``log G``, shape ()
+        :return: shape (n_rungs + 1,), from 0 to ``w``
+        """
+        w = self.inverse_temperature
+        reach = 0.5 * w * log_scale.exp()
+        share = th.arange(self.n_rungs + 1, device=w.device) / self.n_rungs
+        return w * th.expm1(share * reach.log1p()) / reach
+
+    def forward(self, value_and_gradient: ValueAndGradient, draws: TemperedDraws) -> TemperedChain:
+        """
+        :param value_and_gradient: Q and its gradient in the action
+        :param draws: as :meth:`draw` returns them
+        :return: the particles, and the estimates that come with them
+        """
+        n_particles = draws.starts.shape[1]
+
+        def look(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+            q_values, gradients = value_and_gradient(actions.flatten(0, 1))
+            return q_values.view(actions.shape[:2]), gradients.view(actions.shape)
+
+        actions = draws.starts
+        q_values, gradients = look(actions)
+        log_scale = gradients.square().sum(dim=2).mean().sqrt().clamp(min=1e-6).log()
+        adapted = self.n_adaptations > 0
+        rungs = self.ladder(th.where(adapted, self.log_scale, log_scale))
+        first_steps = -(2.0 + rungs[1:] * log_scale.exp()).log()
+        log_steps = th.where(adapted, self.log_steps, first_steps)
+
+        log_weights = th.full_like(q_values, -math.log(n_particles))
+        log_z = th.zeros_like(q_values[:, 0])
+        acceptance = []
+        for rung in range(self.n_rungs):
+            u, step = rungs[rung + 1], log_steps[rung].exp()
+            unnormalized = log_weights + (u - rungs[rung]) * q_values
+            increment = unnormalized.logsumexp(dim=1)
+            log_z = log_z + increment
+            log_weights = unnormalized - increment[:, None]
+
+            few = effective_share(log_weights) < LEAST_EFFECTIVE_SHARE
+            chosen = th.where(few[:, None], systematic(log_weights, draws.resampling[rung]), _own(log_weights))
+            log_weights = th.where(few[:, None], -math.log(n_particles), log_weights)
+            actions, gradients, q_values = _take(actions, chosen), _take(gradients, chosen), q_values.gather(1, chosen)
+
+            noise = step.sqrt() * draws.noise[rung]
+            lifted = actions + _drift(step, u, gradients) + noise
+            proposed, slope = reflect(lifted)
+            proposed_q, proposed_gradients = look(proposed)
+            # In the unfolded line the way back mirrors the way there
+            back = actions - lifted - slope * _drift(step, u, proposed_gradients)
+            log_ratio = u * (proposed_q - q_values) + (noise.square() - back.square()).sum(dim=2) / (2.0 * step)
+            probability = log_ratio.clamp(max=0.0).exp()
+            accepted = draws.acceptance[rung] < probability
+            actions = th.where(accepted[..., None], proposed, actions)
+            gradients = th.where(accepted[..., None], proposed_gradients, gradients)
+            q_values = th.where(accepted, proposed_q, q_values)
+            acceptance.append(probability.mean())
+        chosen = _index(log_weights, draws.choice)
+        return TemperedChain(
+            actions=_take(actions, chosen).squeeze(1),
+            particles=actions,
+            log_weights=log_weights,
+            q_values=q_values,
+            log_z=log_z,
+            acceptance=th.stack(acceptance),
+            effective_share=effective_share(log_weights),
+            log_steps=log_steps,
+            log_scale=log_scale,
+        )
+
+    @th.no_grad()
+    def adapt(self, chain: TemperedChain, healthy: th.Tensor | float = 1.0) -> None:
+        """
+        Let ladder and step sizes follow what a chain has seen.
+
+        :param chain: as :meth:`forward` returns it
+        :param healthy: 0 to leave them as they are
+        """
+        first, early = self.n_adaptations == 0, self.n_adaptations < N_EARLY
+        rate = ADAPTATION_RATE * th.where(early, EARLY_FACTOR, 1.0)
+        steps = (chain.log_steps + rate * (chain.acceptance - TARGET_ACCEPTANCE)).clamp(max=math.log(LARGEST_STEP))
+        scale = th.where(first, chain.log_scale, self.log_scale.lerp(chain.log_scale, SCALE_SHARE))
+        usable = th.as_tensor(healthy > 0, device=steps.device) & steps.isfinite().all() & scale.isfinite()
+        self.log_steps.copy_(th.where(usable, steps, self.log_steps))
+        self.log_scale.copy_(th.where(usable, scale, self.log_scale))
+        self.n_adaptations.add_(usable)
+
+
+def effective_share(log_weights: th.Tensor) -> th.Tensor:
+    """
+    :param log_weights: logarithms of weights that sum to one in each row, shape (batch, n_particles)
+    :return: their effective number over their number, shape (batch,)
+    """
+    return 1.0 / (log_weights.shape[1] * (2.0 * log_weights).exp().sum(dim=1))
+
+
+def systematic(log_weights: th.Tensor, uniform: th.Tensor) -> th.Tensor:
+    """
+    Systematic resampling: each particle as often as its weight says, rounded up or down by one number for each row.
+
+    :param log_weights: shape (batch, n_particles)
+    :param uniform: on [0, 1), shape (batch, 1)
+    :return: indices, shape (batch, n_particles)
+    """
+    n_particles = log_weights.shape[1]
+    return _index(log_weights, (uniform + th.arange(n_particles, device=uniform.device)) / n_particles)
+
+
+def reflect(points: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """
+    Fold the line into [-1, 1], by reflection at both ends as often as needed.
+
+    :param points: any
+    :return: where they come to lie, and the slope of the fold there, 1 or -1
+    """
+    phase = th.remainder(points + 1.0, 4.0)
+    rising = phase <= 2.0
+    return th.where(rising, phase - 1.0, 3.0 - phase).clamp(-1.0, 1.0), th.where(rising, 1.0, -1.0)
+
+
+def _drift(step: th.Tensor, u: th.Tensor, gradients: th.Tensor) -> th.Tensor:
+    return (0.5 * step * u * gradients).clamp(-LARGEST_DRIFT, LARGEST_DRIFT)
+
+
+def _index(log_weights: th.Tensor, points: th.Tensor) -> th.Tensor:
+    """In each row, the particle in whose part of [0, 1) a point lies; indices of the shape of ``points``."""
+    ends = log_weights.exp().cumsum(dim=1)
+    return (points[:, :, None] >= ends[:, None, :]).sum(dim=2).clamp(max=log_weights.shape[1] - 1)
+
+
+def _own(log_weights: th.Tensor) -> th.Tensor:
+    return th.arange(log_weights.shape[1], device=log_weights.device).expand_as(log_weights)
+
+
+def _take(values: th.Tensor, indices: th.Tensor) -> th.Tensor:
+    """Rows of each batch entry; (batch, n, dim) by (batch, m) gives (batch, m, dim)."""
+    return values.gather(1, indices[..., None].expand(-1, -1, values.shape[2]))
