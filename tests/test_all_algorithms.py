@@ -17,6 +17,7 @@ from sb3_lql.baselines import DIPO
 from sb3_lql.diffusion.temperature import TemperatureAlgorithm
 from sb3_lql.engine.algorithm import ChainAlgorithm, Loss
 from tests.baselines.checks import TINY, assert_replays, assert_resumes, assert_saved, networks_reached
+from tests.test_deterministic import OddFeatures
 from tests.test_dict_env import DictEnv
 from tests.test_her import her_model
 from tests.test_spaces import AnySpaces, box
@@ -133,7 +134,9 @@ def assert_learns_from_images(model: Any) -> None:
 
 
 def test_losses_reach_their_own_networks_only(algorithm: Any) -> None:
-    model = small(algorithm).learn(24)
+    """The critics alone train features."""
+    kwargs = dict(net_arch=[8], features_extractor_class=OddFeatures)
+    model = small(algorithm, policy_kwargs=kwargs).learn(24)
     model._n_updates = 1
     batch = model._sample(8)
     actions = model._next_actions(batch)
