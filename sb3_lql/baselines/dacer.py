@@ -69,6 +69,9 @@ class DACER(TemperatureAlgorithm):
         temperature_learning_rate=3e-2,
         clip_noisy_actions=True,
     )
+    #: Parts of the names of the policy's averages.
+    averages: ClassVar[tuple[str, ...]] = (*TemperatureAlgorithm.averages, "critic.typical_std")
+
     #: The critic, which says means and standard deviations.
     critic: GaussianCritic
     #: The critic that targets come from.
@@ -110,10 +113,8 @@ class DACER(TemperatureAlgorithm):
 
     def _follow(self, std: th.Tensor) -> th.Tensor:
         """The typical standard deviation after another minibatch, of which it begins as that of the first."""
-        typical, healthy = self.critic.typical_std, self._guard.healthy > 0
-        moved = th.where(typical < 0, std, typical.lerp(std, RUNNING_SHARE))
-        typical.copy_(th.where(healthy, moved, typical))
-        return moved
+        typical = self.critic.typical_std
+        return typical.copy_(th.where(typical < 0, std, typical.lerp(std, RUNNING_SHARE)))
 
     def _before_td_step(self, batch: Batch) -> Iterator[Loss]:
         if self._is_due(self.policy_delay):
@@ -128,7 +129,8 @@ class DACER(TemperatureAlgorithm):
         yield from ()
 
     def _between_updates(self) -> None:
-        if self._is_due(self.temperature_interval):
+        # After a loss gone wrong there may be no actions that mixtures could be fitted to
+        if self._is_due(self.temperature_interval) and self._guard.healthy:
             entropy = self._entropy(self._sample(self.batch_size))
             loss = self._temperature_loss(entropy)
             self._guard.step(self.policy.optimizers[loss.optimizer], loss.value, loss.name)

@@ -1,7 +1,7 @@
 """Diffusion Policy Mirror Descent."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -34,6 +34,9 @@ class DPMD(TemperatureAlgorithm):
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
     :raises TypeError: for values of the wrong type, and unknown arguments
     """
+
+    #: Parts of the names of the policy's averages.
+    averages: ClassVar[tuple[str, ...]] = (*TemperatureAlgorithm.averages, "q_mean", "q_std")
 
     def __init__(
         self,
@@ -79,7 +82,6 @@ class DPMD(TemperatureAlgorithm):
         q_values = self.critic.q_values(features, actions).amin(dim=0).squeeze(1)
         scores = (q_values - mean) / std if self.standardize_as_meant else q_values - mean / std
         weights = (scores.clamp(-LARGEST_SCORE, LARGEST_SCORE) / self.temperature).exp()
-        share = RUNNING_SHARE * self._guard.healthy
-        mean.lerp_(q_values.mean(), share)
-        std.lerp_(q_values.std(correction=0), share)
+        mean.lerp_(q_values.mean(), RUNNING_SHARE)
+        std.lerp_(q_values.std(correction=0), RUNNING_SHARE)
         return weights

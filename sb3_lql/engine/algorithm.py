@@ -21,7 +21,6 @@ from stable_baselines3.common.type_aliases import (
     TrainFreq,
     TrainFrequencyUnit,
 )
-from stable_baselines3.common.utils import get_parameters_by_name
 from torch.nn import functional as F
 
 from sb3_lql.common.compatibility import (
@@ -88,6 +87,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     policy_defaults: ClassVar[dict[str, Any]] = {}
     #: Names of arguments that say every how many updates something is done, such as a delayed update.
     delays: ClassVar[tuple[str, ...]] = ()
+    #: Parts of the names of the policy's averages, which stay as they are where a loss is not finite.
+    averages: ClassVar[tuple[str, ...]] = ("running_",)
     #: Largest norm of the gradient in an optimiser's step; ``None`` for no limit.
     max_grad_norm: float | None = None
 
@@ -307,8 +308,9 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     def _create_aliases(self) -> None:
         self.critic = self.policy.critic
         self.critic_target = self.policy.critic_target
-        # Running means and variances of batch normalisation
-        self._batch_norm_stats = get_parameters_by_name(self.policy, ["running_"])
+        # Those of batch normalisation, and the algorithm's own
+        buffers = self.policy.named_buffers()
+        self._averages = [buffer for name, buffer in buffers if any(part in name for part in self.averages)]
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         self._set_up_chains(self._planned_updates(total_timesteps))
@@ -365,7 +367,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         :return: scalars to log, by name
         """
         self._guard.begin_update()
-        batch_norm_stats = [stat.clone() for stat in self._batch_norm_stats]
+        averages = [average.clone() for average in self._averages]
         self._logged = {}
         with th.no_grad():
             next_actions = self._next_actions(batch)
@@ -378,8 +380,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         self._log("q_mean", q_values.mean())
         for loss in self._after_td_step(batch, q_values, next_actions):
             self._descend(loss)
-        for stat, before in zip(self._batch_norm_stats, batch_norm_stats, strict=True):
-            stat.copy_(th.where(self._guard.healthy > 0, stat, before))
+        for average, before in zip(self._averages, averages, strict=True):
+            average.copy_(th.where(self._guard.healthy > 0, average, before))
         return self._logged
 
     def _descend(self, loss: Loss) -> None:
@@ -431,7 +433,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     # Saving
 
     def _excluded_save_params(self) -> list[str]:
-        names_of_parts = ["critic", "critic_target", "_batch_norm_stats"]
+        names_of_parts = ["critic", "critic_target", "_averages"]
         made_anew = ["_guard", "_graphed_update", "_logged"]
         of_learn = ["_learning_starts_shift", "_learning", "_postponed", "_checked_env"]
         return [*super()._excluded_save_params(), *names_of_parts, *made_anew, *of_learn]

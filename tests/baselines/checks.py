@@ -1,5 +1,6 @@
 """What the tests of all baselines need, and what must hold of each."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ def assert_resumes(model: Any, path: Path) -> None:
 def assert_replays(algorithm: Any, recordings: list[Any], **changes: Any) -> None:
     """That an update as a CUDA graph records it is the plain one bit for bit, which waits for nothing either."""
     # Rates that are the same number in float32, as which a recording holds them
-    rates = dict(learning_rate=2**-7, actor_learning_rate=2**-7, final_actor_learning_rate=2**-7)
+    names = [name for name in inspect.signature(algorithm).parameters if name.endswith("learning_rate")]
+    rates = dict.fromkeys(names, 2**-7)
     plain = algorithm("MlpPolicy", "Pendulum-v1", compile=False, **TINY | rates | changes).learn(30)
     assert not recordings
     replayed = algorithm("MlpPolicy", "Pendulum-v1", **TINY | rates | changes).learn(30)

@@ -1,13 +1,11 @@
 """DIPO: numbers of the authors' code, the losses written out, and what becomes of stored actions."""
 
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from torch.nn import functional as F
 
@@ -18,9 +16,6 @@ from sb3_lql.common.buffers import ImprovedDictReplayBuffer, ImprovedNStepReplay
 from sb3_lql.networks.denoisers import positional_codes
 from tests.baselines.checks import (
     TINY,
-    assert_replays,
-    assert_resumes,
-    assert_saved,
     networks_reached,
     parameters_on_humanoid,
     random_batch,
@@ -181,25 +176,8 @@ def test_dictionaries_and_buffers_that_store_observations_once() -> None:
     assert set(where) == set(range(25)) - {once.replay_buffer.pos}
 
 
-def test_other_buffers_are_refused() -> None:
-    with pytest.raises(ValueError, match="replay_buffer_class=HerReplayBuffer keeps no second action"):
-        DIPO("MlpPolicy", "Pendulum-v1", replay_buffer_class=HerReplayBuffer, **TINY)
-
-
 @pytest.mark.parametrize("name", ["n_action_gradient_steps", "action_learning_rate", "action_grad_norm"])
 def test_values_out_of_range_are_refused(name: str) -> None:
     kwargs: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=f"{name}=0"):
         DIPO("MlpPolicy", "Pendulum-v1", **TINY | kwargs)
-
-
-def test_a_replayed_update_is_the_plain_one(recordings: list[Any]) -> None:
-    assert_replays(DIPO, recordings, **SMALL)
-
-
-def test_all_that_it_learned_is_saved(model: Any, tmp_path: Path) -> None:
-    assert_saved(model.learn(30), tmp_path)
-
-
-def test_a_checkpoint_continues_bit_for_bit(model: Any, tmp_path: Path) -> None:
-    assert_resumes(model.learn(30), tmp_path)

@@ -1,6 +1,5 @@
 """MVP: the loss written out, which action is cloned, and which losses reach which networks."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +9,6 @@ from torch.nn import functional as F
 from sb3_lql.baselines import MVP
 from tests.baselines.checks import (
     TINY,
-    assert_replays,
-    assert_resumes,
-    assert_saved,
-    networks_reached,
     parameters_on_humanoid,
     random_batch,
     what_changes,
@@ -65,17 +60,6 @@ def test_the_loss_is_the_one_written_out(model: Any) -> None:
     assert loss.value.item() == pytest.approx((of_mean + 0.5 * of_instant).item(), rel=1e-4)
 
 
-def test_losses_reach_the_velocity_network_only(model: Any) -> None:
-    model._n_updates = 1
-    batch = random_batch(model)
-    actions = model._next_actions(batch)
-    assert not actions.requires_grad
-    assert actions.abs().max() <= 1
-    assert not list(model._before_td_step(batch))
-    (loss,) = list(model._after_td_step(batch, th.zeros(2, 8, 1), actions))
-    assert (loss.optimizer, networks_reached(model, loss.value)) == ("actor", {"denoiser"})
-
-
 def test_an_action_is_the_best_of_several_single_steps(model: Any) -> None:
     model.policy.denoiser.forward = lambda features, x, times: 0.5 * x + 0.2 * times[0] - 0.3 * times[1]
     model.critic.q_values = lambda features, actions: -(actions - 0.2).square().expand(2, -1, -1)
@@ -120,18 +104,6 @@ def test_actions_gather_at_the_best_one() -> None:
         loss.value.backward()
         optimizer.step()
     assert distance() < before / 5
-
-
-def test_a_replayed_update_is_the_plain_one(recordings: list[Any]) -> None:
-    assert_replays(MVP, recordings)
-
-
-def test_all_that_it_learned_is_saved(model: Any, tmp_path: Path) -> None:
-    assert_saved(model.learn(30), tmp_path)
-
-
-def test_a_checkpoint_resumes_bit_for_bit(model: Any, tmp_path: Path) -> None:
-    assert_resumes(model.learn(30), tmp_path)
 
 
 @pytest.mark.parametrize("argument", ["velocity_weight", "n_denoising_steps"])

@@ -1,6 +1,5 @@
 """QSM: numbers of the authors' code, the loss written out, and which losses reach which networks."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,6 @@ from sb3_lql.baselines import QSM
 from sb3_lql.diffusion.process import AncestralProcess, variance_preserving_schedule
 from tests.baselines.checks import (
     TINY,
-    assert_replays,
-    assert_resumes,
-    assert_saved,
-    networks_reached,
     parameters_on_humanoid,
     random_batch,
     what_changes,
@@ -81,17 +76,6 @@ def test_the_loss_is_the_one_written_out(model: Any) -> None:
     assert loss.value.item() == pytest.approx(errors.square().mean().item(), rel=1e-5)
 
 
-def test_the_loss_reaches_the_denoiser_only(model: Any) -> None:
-    model._n_updates = 1
-    batch = random_batch(model)
-    actions = model._next_actions(batch)
-    assert not actions.requires_grad
-    assert actions.abs().max() <= 1
-    assert not list(model._before_td_step(batch))
-    (loss,) = list(model._after_td_step(batch, th.zeros(2, 8, 1), actions))
-    assert (loss.optimizer, networks_reached(model, loss.value)) == ("actor", {"denoiser"})
-
-
 @pytest.mark.parametrize(("delay", "expected"), [(1, [True] * 4), (2, [True, False] * 2)])
 def test_the_denoiser_learns_at_every_update_unless_it_is_delayed(delay: int, expected: list[bool]) -> None:
     model = QSM("MlpPolicy", "Pendulum-v1", policy_delay=delay, **TINY | dict(learning_starts=1_000)).learn(30)
@@ -130,18 +114,6 @@ def test_actions_that_are_stored_have_noise_and_stay_in_the_box() -> None:
     np.testing.assert_allclose(np.stack(actions), 2 * np.stack(scaled), rtol=1e-6)
     model.noise_scale = 10.0
     assert max(np.abs(model._sample_action(0)[1]).max() for _ in range(100)) == 1.0
-
-
-def test_a_replayed_update_is_the_plain_one(recordings: list[Any]) -> None:
-    assert_replays(QSM, recordings)
-
-
-def test_all_that_it_learned_is_saved(model: Any, tmp_path: Path) -> None:
-    assert_saved(model.learn(30), tmp_path)
-
-
-def test_a_checkpoint_resumes_bit_for_bit(model: Any, tmp_path: Path) -> None:
-    assert_resumes(model.learn(30), tmp_path)
 
 
 @pytest.mark.parametrize("argument", ["gradient_scale", "noise_scale", "decay_updates"])

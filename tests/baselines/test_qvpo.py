@@ -1,6 +1,5 @@
 """QVPO: numbers of the authors' code, the loss written out, and which losses reach which networks."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +11,6 @@ from sb3_lql.diffusion.family import ActorBatch
 from sb3_lql.networks.denoisers import positional_codes
 from tests.baselines.checks import (
     TINY,
-    assert_replays,
-    assert_resumes,
-    assert_saved,
-    networks_reached,
     parameters_on_humanoid,
     random_batch,
     what_changes,
@@ -127,17 +122,6 @@ def test_the_td_target_takes_the_targets_best_of_the_averages_actions(model: Any
     assert th.equal(found, actions[::2])
 
 
-def test_the_loss_reaches_the_denoiser_only(model: Any) -> None:
-    model._n_updates = 1
-    model.learn(30)
-    batch = model._sample(8)
-    actions = model._next_actions(batch)
-    assert not actions.requires_grad
-    assert not list(model._before_td_step(batch))
-    (loss,) = list(model._after_td_step(batch, th.zeros(2, 8, 1), actions))
-    assert (loss.optimizer, networks_reached(model, loss.value)) == ("actor", {"denoiser"})
-
-
 def test_the_denoiser_learns_from_a_minibatch_of_its_own(model: Any) -> None:
     model.learn(30)
     batch = model._sample(8)
@@ -208,18 +192,6 @@ def test_time_limits_end_episodes_unless_told_otherwise(model: Any) -> None:
     assert QVPO(
         "MlpPolicy", "Pendulum-v1", replay_buffer_kwargs=kwargs, **TINY
     ).replay_buffer.handle_timeout_termination
-
-
-def test_a_replayed_update_is_the_plain_one(recordings: list[Any]) -> None:
-    assert_replays(QVPO, recordings, **SMALL)
-
-
-def test_all_that_it_learned_is_saved(model: Any, tmp_path: Path) -> None:
-    assert_saved(model.learn(30), tmp_path)
-
-
-def test_a_checkpoint_resumes_bit_for_bit(model: Any, tmp_path: Path) -> None:
-    assert_resumes(model.learn(30), tmp_path)
 
 
 @pytest.mark.parametrize(
