@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_lql.common.validation import check_count
+from sb3_lql.diffusion.exportable import ExportableDiffusion
 from sb3_lql.diffusion.process import DiffusionProcess
 from sb3_lql.engine.acceleration import compiled
 from sb3_lql.engine.policy import ChainPolicy, best_of_samples
@@ -129,11 +130,12 @@ class DiffusionPolicy(ChainPolicy):
     def draw(self, features: th.Tensor) -> tuple[th.Tensor, ...]:
         """
         :param features: shape (batch, features_dim)
-        :return: ``x_T``, shape (batch, action_dim), and ``z``, shape (T - 1, batch, action_dim)
+        :return: ``x_T``, shape (batch, action_dim), and, if there are steps with noise, ``z``, shape (n_noises, batch,
+            action_dim)
         """
-        shape = (len(features), self.action_dim)
+        shape, n_noises = (len(features), self.action_dim), self.process.n_noises
         start = self.start_scale * th.randn(shape, device=features.device)
-        return start, th.randn((self.process.n_noises, *shape), device=features.device)
+        return (start, th.randn((n_noises, *shape), device=features.device)) if n_noises else (start,)
 
     @th.no_grad()
     def run(self, features: th.Tensor, *draws: th.Tensor) -> th.Tensor:
@@ -142,25 +144,48 @@ class DiffusionPolicy(ChainPolicy):
         :param draws: as :meth:`draw` returns them
         :return: where the chains end, in [-1, 1], shape (batch, action_dim)
         """
-        start, noise = draws
-        return self.denoise(self.acting_denoiser, features, start, noise)
+        return self.denoise(self.acting_denoiser, features, *draws)
 
+    def starts(self) -> th.Tensor:
+        """
+        :return: ``x_T`` of deterministic actions, shape (n_action_samples, action_dim): to a normal what the points of
+            :class:`~sb3_lql.engine.policy.ChainPolicy` are to the uniform distribution
+        """
+        points = super().starts().clamp(-LARGEST_START, LARGEST_START)
+        return self.start_scale * math.sqrt(2.0) * points.erfinv()
+
+    @th.no_grad()
     def run_without_noise(self, features: th.Tensor, starts: th.Tensor) -> th.Tensor:
         """
         :param features: shape (batch, features_dim)
-        :param starts: fixed points of [-1, 1]^d, of whose quantiles ``x_T`` is made, shape (batch, action_dim)
+        :param starts: ``x_T``, shape (batch, action_dim)
         :return: where chains without noise end, in [-1, 1], shape (batch, action_dim)
         """
-        normal = math.sqrt(2.0) * starts.clamp(-LARGEST_START, LARGEST_START).erfinv()
-        with th.no_grad():
-            return denoising_chain(self.process, self.acting_denoiser, features, self.start_scale * normal, None)
+        return denoising_chain(self.process, self.acting_denoiser, features, starts, None)
 
-    def denoise(self, denoiser: Denoiser, features: th.Tensor, start: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
+    def draw_shapes(self) -> dict[str, tuple[int | str, ...]]:
+        """
+        :return: shapes of what :meth:`draw` returns, in its order, by name; the size of the batch is "batch"
+        """
+        n_noises = self.process.n_noises
+        noise: dict[str, tuple[int | str, ...]] = {"noise": (n_noises, "batch", self.action_dim)} if n_noises else {}
+        return {"initial_actions": ("batch", self.action_dim)} | noise
+
+    def exportable(self, dtype: th.dtype) -> ExportableDiffusion:
+        """
+        :param dtype: in which chains are to be computed
+        :return: the chains, for export
+        """
+        return ExportableDiffusion(self.process, self.acting_denoiser, self.critic, dtype)
+
+    def denoise(
+        self, denoiser: Denoiser, features: th.Tensor, start: th.Tensor, noise: th.Tensor | None = None
+    ) -> th.Tensor:
         """
         :param denoiser: the online one, or its average
         :param features: shape (batch, features_dim)
         :param start: ``x_T``, shape (batch, action_dim)
-        :param noise: ``z``, shape (T - 1, batch, action_dim)
+        :param noise: ``z``, shape (n_noises, batch, action_dim); ``None`` for chains without noise
         :return: where the chains end, in [-1, 1], shape (batch, action_dim)
         """
         chain = compiled_denoising_chain if self.compiles else denoising_chain

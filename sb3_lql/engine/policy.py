@@ -1,5 +1,6 @@
 """The policy of every algorithm: draws, a chain that turns them into actions, and critics that judge these."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -26,17 +27,20 @@ from sb3_lql.networks.matmul import batch_invariant
 class ExportableChain(nn.Module):
     """
     The chains of a policy by operations that exporters know, on the CPU. Called with features and draws, or with
-    features and fixed starts, it returns where the chains end.
+    features and where chains without noise start, it returns where the chains end.
 
-    :param critic: a copy of the critic, which extracts features and chooses among actions
+    :param critic: what extracts features and chooses among actions, which is copied
+    :param dtype: in which it compares actions; features are extracted in float32
     """
 
     #: Whether TorchScript can trace it.
     traceable = True
 
-    def __init__(self, critic: EnsembleCritic) -> None:
+    def __init__(self, critic: EnsembleCritic, dtype: th.dtype) -> None:
         super().__init__()
-        self.critic = critic
+        self.critic = copy.deepcopy(critic).cpu()
+        self.critic.layers.to(dtype)
+        self.critic.activations.to(dtype)
 
 
 class ChainPolicy(BasePolicy):
@@ -224,6 +228,13 @@ class ChainPolicy(BasePolicy):
         :return: where the chains end, in [-1, 1], shape (batch, action_dim)
         """
 
+    def starts(self) -> th.Tensor:
+        """
+        :return: where the chains of deterministic actions start, the same for all observations, shape
+            (n_action_samples, action_dim): well spread points of [-1, 1]^d
+        """
+        return fixed_starts(self.n_action_samples, self.action_dim)
+
     @abstractmethod
     def run_without_noise(self, features: th.Tensor, starts: th.Tensor) -> th.Tensor:
         """
@@ -231,7 +242,7 @@ class ChainPolicy(BasePolicy):
         model was just trained.
 
         :param features: shape (batch, features_dim)
-        :param starts: fixed points in [-1, 1], shape (batch, action_dim), in the precision of the features
+        :param starts: those of :meth:`starts`, shape (batch, action_dim), in the precision of the features
         :return: as of :meth:`run`
         """
 
@@ -267,7 +278,7 @@ class ChainPolicy(BasePolicy):
         :return: actions in [-1, 1], shape (batch, action_dim), float32
         """
         features = self._features_one_by_one(obs).to(self.exact_dtype)
-        starts = fixed_starts(self.n_action_samples, self.action_dim).to(features).repeat(len(features), 1)
+        starts = self.starts().to(features).repeat(len(features), 1)
         features = features.repeat_interleave(self.n_action_samples, dim=0)
         run = self._graphed_run_without_noise if self.use_cuda_graphs else self.run_without_noise
         actions = batch_invariant(run, features, starts)

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_lql.common.scaling import center_and_half_range, running_std, standardize
-from sb3_lql.engine.policy import ChainPolicy, best_of_samples, fixed_starts
+from sb3_lql.engine.policy import ChainPolicy, best_of_samples
 
 Precision = Literal["float64", "float32"]
 
@@ -61,7 +61,7 @@ class PolicyModule(nn.Module):
         #: Shapes of the draws that are arguments, by name.
         self.draw_shapes = {} if deterministic else policy.draw_shapes()
         self.normalizers = _make_normalizers(vec_normalize, self.observation_space)
-        self.register_buffer("starts", fixed_starts(self.n_action_samples, self.action_dim).to(self.dtype))
+        self.register_buffer("starts", policy.starts().to(self.dtype))
         self._register_bounds()
         self.train(False)
         self.requires_grad_(False)

@@ -45,8 +45,8 @@ def export(
     back and compared with ``predict`` on sampled observations. No action may differ by more than 1e-4 of half its
     range; where the chain or a learned features extractor computes in float32, one in twenty may.
 
-    ONNX takes minutes, as the chain is unrolled. Without a closed form of the critic's gradient "torchscript" is not
-    available, and onnxruntime may lack an operator in float64, such as GELU's.
+    ONNX takes minutes, as the chain is unrolled. A Langevin chain is not available as "torchscript" without a closed
+    form of the critic's gradient, and onnxruntime may lack an operator in float64, such as GELU's.
 
     :param model: a model, on any device
     :param path: the file to write

@@ -24,7 +24,14 @@ class ExportableLangevin(ExportableChain):
     critic: EnsembleCritic
 
     def __init__(self, sampler: LangevinSampler, critic: EnsembleCritic, dtype: th.dtype) -> None:
-        super().__init__(_copy_critic(critic, dtype))
+        known = EnsembleCritic
+        if (type(critic).q_values, type(critic).action_gradient) != (known.q_values, known.action_gradient):
+            raise ValueError(f"{type(critic).__name__} computes Q-values its own way, which export does not know.")
+        super().__init__(critic, dtype)
+        if self.critic.level_encoder is not None:
+            with th.no_grad():
+                embeddings = self.critic.level_encoder(dtype)
+            self.critic.level_encoder = _Constant(embeddings)  # type: ignore[assignment]
         self.sampler = copy.deepcopy(sampler).cpu().to(dtype)
         self.gradient = None if critic.has_closed_form_gradient else _trace_gradient(self.critic, dtype)
         self.traceable = self.gradient is None
@@ -58,20 +65,6 @@ class _Constant(nn.Module):
 
     def forward(self, dtype: th.dtype) -> th.Tensor:
         return self.value.to(dtype)
-
-
-def _copy_critic(critic: EnsembleCritic, dtype: th.dtype) -> EnsembleCritic:
-    known = EnsembleCritic
-    if (type(critic).q_values, type(critic).action_gradient) != (known.q_values, known.action_gradient):
-        raise ValueError(f"{type(critic).__name__} computes Q-values its own way, which export does not know.")
-    critic = copy.deepcopy(critic).cpu()
-    critic.layers.to(dtype)
-    critic.activations.to(dtype)
-    if critic.level_encoder is not None:
-        with th.no_grad():
-            embeddings = critic.level_encoder(dtype)
-        critic.level_encoder = _Constant(embeddings)  # type: ignore[assignment]
-    return critic
 
 
 def _trace_gradient(critic: EnsembleCritic, dtype: th.dtype) -> th.fx.GraphModule:

@@ -58,8 +58,8 @@ def export() -> None:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Write a trained agent's whole policy, its Langevin chain included, to a file that runs without "
-        "sb3_lql: observations in, actions in the environment's own scale out."
+        description="Write a trained agent's whole policy, its chain included, to a file that runs without sb3_lql: "
+        "observations in, actions in the environment's own scale out."
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a saved model: .zip, or .safetensors")
     parser.add_argument("--format", choices=get_args(Format), required=True, help="what to write")
@@ -83,7 +83,7 @@ def _make_parser() -> argparse.ArgumentParser:
         help=f"normalise observations, by the statistics in a .safetensors, or of a {STATISTICS_FILE} (default: the "
         "one that train saves beside a .zip). It is a pickle: open none that you do not trust",
     )
-    parser.add_argument("--noise-input", action="store_true", help="chains start from, and are driven by, two inputs")
+    parser.add_argument("--noise-input", action="store_true", help="chains start from, and are driven by, inputs")
     parser.add_argument(
         "--precision",
         choices=get_args(Precision),

@@ -16,13 +16,19 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from sb3_lql import LQL, NCLQL, export
+from sb3_lql.baselines import DACER, MVP, QSM, SDAC
+from sb3_lql.baselines.compared import ComparedQSM
 from sb3_lql.exporting import writer
 from sb3_lql.exporting.module import PolicyModule
+from sb3_lql.langevin.family import LangevinAlgorithm
 from tests.test_deterministic import batch_of, rows
 from tests.test_spaces import ACTION_BOXES, AnySpaces, box
 
 #: What the issue asks for; half the range of an action is 1.
 TOLERANCE = 1e-4
+
+#: Of each kind of process, denoiser and critic one.
+RIVALS = [SDAC, DACER, QSM, MVP, ComparedQSM]
 
 VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)
 IMAGE = spaces.Box(0, 255, (3, 36, 36), np.uint8)
@@ -41,13 +47,23 @@ def make_model(
     algorithm: Any, policy: Any = "MlpPolicy", space: spaces.Space[Any] = VECTOR, action_box: Any = None, **kwargs: Any
 ) -> Any:
     """An untrained model with a short chain that ends inside the box: in a corner, different computations agree."""
-    if algorithm is NCLQL:
+    chain: dict[str, Any]
+    if not issubclass(algorithm, LangevinAlgorithm):
+        chain = dict(n_denoising_steps=3, n_action_samples=1)
+    elif algorithm is NCLQL:
         chain = dict(n_langevin_steps=1, n_noise_levels=2, sigma_max=0.01, inverse_temperature=20.0)
     else:
         chain = dict(n_langevin_steps=2, inverse_temperature=2000.0)
+    if issubclass(algorithm, LangevinAlgorithm):
+        chain["normalize_score"] = False
     env = AnySpaces(ACTION_BOXES["matrix"] if action_box is None else action_box, space)
-    small = dict(normalize_score=False, policy_kwargs=dict(net_arch=[16, 16]), buffer_size=10, device="cpu", seed=0)
-    return algorithm(policy, env, **(small | chain | kwargs))
+    small = dict(policy_kwargs=dict(net_arch=[16, 16]), buffer_size=10, device="cpu", seed=0)
+    model = algorithm(policy, env, **(small | chain | kwargs))
+    if not issubclass(algorithm, LangevinAlgorithm):
+        with th.no_grad():  # the other denoiser stays as it is, and would act otherwise
+            model.policy.acting_denoiser.network[-1].weight.mul_(0.1)
+        model.policy.start_scale *= 0.1
+    return model
 
 
 def as_tensors(observations: Any) -> Any:
@@ -222,6 +238,41 @@ def test_of_several_chains_the_best_by_the_minimum_critic_acts(
     expected = model.policy.unscale_action(best.reshape(-1, 2, 2))
     assert len(set(q_values.argmax(dim=0).tolist())) > 1
     assert_same_actions(run(observations, starts, noise), expected, model.action_space)
+
+
+@pytest.mark.parametrize("n_action_samples", [1, 3])
+@pytest.mark.parametrize("rival", RIVALS)
+def test_a_rivals_file_acts_as_predict(rival: Any, n_action_samples: int, tmp_path: Path) -> None:
+    model = make_model(rival, n_action_samples=n_action_samples)
+    path = export(model, tmp_path / "policy.pt", format="torchscript", n_observations=10)
+    assert_acts_as_predict(run_torchscript(path), model, 20)
+
+
+@pytest.mark.parametrize(("rival", "precision"), [(SDAC, "float64"), (MVP, "float32")])  # MVP's GELU is not in float64
+def test_a_rivals_onnx_file_acts_as_predict(rival: Any, precision: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    model = make_model(rival, n_action_samples=3)
+    path = export(model, tmp_path / "policy.onnx", precision=precision, n_observations=10)
+    assert_acts_as_predict(run_onnx(path), model, 20)
+
+
+@pytest.mark.parametrize("n_action_samples", [1, 3])
+@pytest.mark.parametrize("rival", RIVALS)
+def test_of_given_draws_a_rivals_file_makes_what_its_policy_makes(
+    rival: Any, n_action_samples: int, tmp_path: Path
+) -> None:
+    model = make_model(rival, n_action_samples=n_action_samples)
+    path = export(model, tmp_path / "policy.pt", format="torchscript", deterministic=False, n_observations=10)
+    observations = batch_of(model.observation_space, 7)
+    with th.no_grad():
+        features = model.policy.features(th.from_numpy(observations)).repeat_interleave(n_action_samples, dim=0)
+        draws = model.policy.draw(features)
+        actions = model.policy.act(features, *draws)
+    expected = model.policy.unscale_action(actions.numpy().reshape(-1, 2, 2))
+    assert np.ptp(expected, axis=0).min() > 0.1  # the noise is felt
+    shape = (7, 4) if n_action_samples == 1 else (7, n_action_samples, 4)
+    given = [draw.reshape(*draw.shape[:-2], *shape).numpy() for draw in draws]
+    assert_same_actions(run_torchscript(path)(observations, *given), expected, model.action_space)
 
 
 def normalized(space: spaces.Space[Any], **kwargs: Any) -> VecNormalize:

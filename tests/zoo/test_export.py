@@ -17,6 +17,7 @@ from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_lql import LQL, NCLQL
+from sb3_lql.algorithms import ALGORITHMS, LANGEVIN
 from sb3_lql.zoo import cli
 from tests.saving import mutations
 from tests.zoo.conftest import sb3_lql
@@ -61,6 +62,27 @@ def test_starts_and_noise_become_inputs(
     assert "One action takes" not in printed
     module = th.jit.load(output)  # type: ignore[no-untyped-call]
     assert module(th.zeros(4, 3), th.zeros(4, 1), th.zeros(10, 4, 1)).shape == (4, 1)
+
+
+@pytest.mark.parametrize("algo", sorted(ALGORITHMS.keys() - LANGEVIN.keys()))
+def test_rivals_are_exported_too(
+    algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chain = dict(n_denoising_steps=3, n_action_samples=2)
+    kwargs: dict[str, Any] = dict(policy_kwargs=dict(net_arch=[8]), buffer_size=10, device="cpu", seed=0)
+    model = ALGORITHMS[algo].cls("MlpPolicy", "Pendulum-v1", **chain, **kwargs)
+    model.save(tmp_path / "agent.zip")
+    options = ("--algo", algo, "--format", "torchscript", "--observations", "7", "--repetitions", "0")
+    run_here(str(tmp_path / "agent.zip"), *options, monkeypatch=monkeypatch)
+    observations = np.random.default_rng(0).uniform(-1.0, 1.0, (9, 3)).astype(np.float32)
+    expected, _ = model.predict(observations, deterministic=True)
+    actions = th.jit.load(tmp_path / "agent.pt")(th.from_numpy(observations))  # type: ignore[no-untyped-call]
+    np.testing.assert_allclose(actions.numpy(), expected, rtol=0.0, atol=2e-4)
+
+    run_here(str(tmp_path / "agent.zip"), *options, "--noise-input", monkeypatch=monkeypatch)
+    printed = capsys.readouterr().out
+    assert "initial_actions: float32 (batch, 2, 1)" in printed
+    assert ("noise: float32 (2, batch, 2, 1)" in printed) == (algo != "mvp")  # whose steps take none
 
 
 @pytest.fixture
