@@ -1,4 +1,7 @@
-"""What users of SB3 expect of any algorithm, of each in the table that is no Langevin chain, however it learns."""
+"""
+What users of SB3 expect of any algorithm: of each in the table but the Langevin ones, which the other files are about,
+and the compared variants, which are in tests/baselines/test_compared.py.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,7 @@ from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_lql.algorithms import ALGORITHMS, LANGEVIN
-from sb3_lql.baselines import DIPO
-from sb3_lql.diffusion.temperature import TemperatureAlgorithm
+from sb3_lql.baselines import DIPO, compared
 from sb3_lql.engine.algorithm import ChainAlgorithm, Loss
 from tests.baselines.checks import TINY, assert_replays, assert_resumes, assert_saved, networks_reached
 from tests.test_deterministic import OddFeatures
@@ -23,7 +25,10 @@ from tests.test_her import her_model
 from tests.test_spaces import AnySpaces, box
 
 
-@pytest.fixture(params=sorted(ALGORITHMS.keys() - LANGEVIN.keys()))
+COMPARED = {name.lower() for name in compared.__all__}
+
+
+@pytest.fixture(params=sorted(ALGORITHMS.keys() - LANGEVIN.keys() - COMPARED))
 def algorithm(request: pytest.FixtureRequest) -> Any:
     return ALGORITHMS[request.param].cls
 
@@ -56,7 +61,7 @@ def assert_learned(model: Any, before: dict[str, th.Tensor], n_updates: int) -> 
 
 def leaves_the_box(algorithm: Any) -> bool:
     """Whether actions that are stored have noise that is not clipped, as some authors have it."""
-    return issubclass(algorithm, TemperatureAlgorithm) and not algorithm.clips_exploration
+    return not algorithm.defaults.get("clip_noisy_actions", True)
 
 
 # Learning

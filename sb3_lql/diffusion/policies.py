@@ -58,6 +58,8 @@ class DiffusionPolicy(ChainPolicy):
         the critic and of the denoiser
     """
 
+    #: Not at the price of small batches: a denoising chain does not let the last bit grow.
+    batch_invariant = False
     #: Predicts the noise in an action.
     denoiser: Denoiser
     #: Its running average.

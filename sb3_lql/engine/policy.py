@@ -69,6 +69,9 @@ class ChainPolicy(BasePolicy):
 
     #: What ``features_extractor_class=None`` stands for.
     default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+    #: Whether not even the last bit of a deterministic action depends on what shares its batch, at the price of small
+    #: batches.
+    batch_invariant: ClassVar[bool] = True
     #: Class of the critics.
     critic_class: type[EnsembleCritic] = EnsembleCritic
 
@@ -272,7 +275,7 @@ class ChainPolicy(BasePolicy):
     @th.no_grad()
     def noise_free_actions(self, obs: PyTorchObs) -> th.Tensor:
         """
-        Deterministic actions, in :attr:`exact_dtype`. Not even their last bit depends on what shares their batch.
+        Deterministic actions, in :attr:`exact_dtype`, and :attr:`batch_invariant` where the policy is.
 
         :param obs: observations
         :return: actions in [-1, 1], shape (batch, action_dim), float32
@@ -281,9 +284,10 @@ class ChainPolicy(BasePolicy):
         starts = self.starts().to(features).repeat(len(features), 1)
         features = features.repeat_interleave(self.n_action_samples, dim=0)
         run = self._graphed_run_without_noise if self.use_cuda_graphs else self.run_without_noise
-        actions = batch_invariant(run, features, starts)
+        by_blocks = batch_invariant if self.batch_invariant else _at_once
+        actions = by_blocks(run, features, starts)
         return best_of_samples(
-            actions, self.n_action_samples, lambda: batch_invariant(self._lowest_q_values, features, actions)
+            actions, self.n_action_samples, lambda: by_blocks(self._lowest_q_values, features, actions)
         ).float()
 
     def _features_one_by_one(self, obs: PyTorchObs) -> th.Tensor:
@@ -432,6 +436,10 @@ def _critic_arch(net_arch: list[int] | dict[str, list[int]] | None) -> list[int]
             "accepted and ignored, since there is no actor)."
         )
     return [check_count("net_arch", size) for size in layers]
+
+
+def _at_once(function: Callable[..., th.Tensor], *inputs: th.Tensor) -> th.Tensor:
+    return function(*inputs)
 
 
 def _rows(observation: PyTorchObs) -> list[PyTorchObs]:

@@ -72,9 +72,9 @@ class TemperedSampler(nn.Module):
     Sequential Monte Carlo in the box [-1, 1]^d, from the uniform law to exp(w Q) / Z.
 
     Particles begin uniform, which is exact at an inverse temperature of 0. It rises over rungs ``0 = u_0 < ... < u_K =
-    w``. At each, particles are weighted by ``exp((u_k - u_{k-1}) Q)``, resampled where few of them carry the weight, and
-    moved once by a Metropolis-adjusted Langevin step at ``u_k``, reflected at the box. Weights carry mass from mode to
-    mode, which no chain that moves locally does.
+    w``. At each, particles are weighted by ``exp((u_k - u_{k-1}) Q)``, resampled where few of them carry the weight,
+    and moved once by a Metropolis-adjusted Langevin step at ``u_k``, reflected at the box. Weights carry mass from mode
+    to mode, which no chain that moves locally does.
 
     Rungs are geometric from where Q begins to matter, by the running scale of its gradient. Step sizes, one for each
     rung, adapt to an acceptance of 0.574. Both are learned state.

@@ -31,6 +31,7 @@ class ComparedQVPO(DiffusionAlgorithm):
     descends the mean of ``w (epsilon(s, x, t) - e)^2`` over B rows of these, with ``w = q [q > 1]``, and 10 B rows of
     uniformly random actions, with ``c w``. *Defects:*
 
+    - where Q is below 1, as with negative rewards, the denoiser learns nothing
     - ``w`` is not detached: its gradient goes back through the chains and lowers Q of the policy's own actions
     - the observations of the 10 B rows are no observations: all their numbers are shuffled together, and so are weights
     - ``c`` is ``log 5`` in the first update, and 0.02 in the next
