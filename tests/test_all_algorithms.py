@@ -24,7 +24,6 @@ from tests.test_dict_env import DictEnv
 from tests.test_her import her_model
 from tests.test_spaces import AnySpaces, box
 
-
 COMPARED = {name.lower() for name in compared.__all__}
 
 
