@@ -138,9 +138,7 @@ class DIPO(DiffusionAlgorithm):
             return
         features = self.policy.features(cast(ActorBatch, batch).actor_observations).detach()
         actions = self._improve(features)
-        t, noise = self._sample_times(len(actions)), th.randn_like(actions)
-        noisy, weights = self.policy.process.add_noise(actions, t, noise), th.ones_like(actions[:, 0])
-        yield Loss("actor_loss", "actor", self._weighted_denoising_loss(features, noisy, t, noise, weights))
+        yield Loss("actor_loss", "actor", self._cloning_loss(features, actions, th.ones_like(actions[:, 0])))
 
     @th.no_grad()
     def _improve(self, features: th.Tensor) -> th.Tensor:

@@ -63,10 +63,8 @@ class DPMD(TemperatureAlgorithm):
     def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
         if self._is_due(self.policy_delay):
             features = self.policy.features(batch.next_observations).detach()
-            t, noise = self._sample_times(len(next_actions)), th.randn_like(next_actions)
-            noisy = self.policy.process.add_noise(next_actions, t, noise)
             weights = self._weights(features, next_actions)
-            yield Loss("actor_loss", "actor", self._weighted_denoising_loss(features, noisy, t, noise, weights))
+            yield Loss("actor_loss", "actor", self._cloning_loss(features, next_actions, weights))
         if self.repeat_critic_step:
             self._guard.take_step(self.policy.optimizer)
         yield from super()._after_td_step(batch, q_values, next_actions)

@@ -99,7 +99,7 @@ class QSM(DiffusionAlgorithm):
         features = self.policy.features(batch.observations).detach()
         actions = batch.actions.float()
         t = self._sample_times(len(actions))
-        noisy = self.policy.process.add_noise(actions, t, th.randn_like(actions))
+        noisy = self._diffusion.add_noise(actions, t, th.randn_like(actions))
         target, weights = self._denoising_target(features, noisy), th.ones_like(noisy[:, 0])
         yield Loss("actor_loss", "actor", self._weighted_denoising_loss(features, noisy, t, target, weights))
 

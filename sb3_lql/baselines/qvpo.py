@@ -120,9 +120,7 @@ class QVPO(DiffusionAlgorithm):
         features = self.policy.features(cast(ActorBatch, batch).actor_observations).detach()
         actions, weights = self._targets(features)
         features = features.repeat(1 + self.n_uniform_actions, 1)
-        t, noise = self._sample_times(len(actions)), th.randn_like(actions)
-        noisy = self.policy.process.add_noise(actions, t, noise)
-        yield Loss("actor_loss", "actor", self._weighted_denoising_loss(features, noisy, t, noise, weights))
+        yield Loss("actor_loss", "actor", self._cloning_loss(features, actions, weights))
 
     @th.no_grad()
     def _targets(self, features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

@@ -50,7 +50,7 @@ class SDAC(TemperatureAlgorithm):
     def _before_td_step(self, batch: Batch) -> Iterator[Loss]:
         if not self._is_due(self.policy_delay):
             return
-        policy, process = self.policy, self.policy.process
+        policy, process = self.policy, self._diffusion
         features = policy.features(batch.observations).detach()
         actions = self._explore(policy.best_actions(policy.denoiser, features))
         t = self._sample_times(len(actions))

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch as th
 
-from sb3_lql.diffusion.process import DiffusionProcess
+from sb3_lql.diffusion.process import ActionProcess
 from sb3_lql.engine.policy import ExportableChain
 from sb3_lql.networks.critics import EnsembleCritic
 from sb3_lql.networks.denoisers import Denoiser
@@ -21,7 +21,7 @@ class ExportableDiffusion(ExportableChain):
     :param dtype: in which chains are computed; features are extracted in float32
     """
 
-    def __init__(self, process: DiffusionProcess, denoiser: Denoiser, critic: EnsembleCritic, dtype: th.dtype) -> None:
+    def __init__(self, process: ActionProcess, denoiser: Denoiser, critic: EnsembleCritic, dtype: th.dtype) -> None:
         super().__init__(critic, dtype)
         self.process = copy.deepcopy(process).cpu().to(dtype)
         self.denoiser = copy.deepcopy(denoiser).cpu().to(dtype)

@@ -1,6 +1,6 @@
 """The algorithms whose policy is a denoising chain, trained by a loss of their own beside the critics."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch as th
@@ -111,6 +111,24 @@ class DiffusionAlgorithm(ChainAlgorithm):
         """Actions with noise, which may leave the box unless it is clipped."""
         actions = actions + self._exploration_scale() * th.randn_like(actions)
         return actions.clamp(-1.0, 1.0) if self.clip_noisy_actions else actions
+
+    @property
+    def _diffusion(self) -> DiffusionProcess:
+        """The policy's process, of an algorithm that adds noise to actions."""
+        return cast(DiffusionProcess, self.policy.process)
+
+    def _cloning_loss(self, features: th.Tensor, actions: th.Tensor, weights: th.Tensor) -> th.Tensor:
+        """
+        The mean of ``w * (epsilon(s, x, t) - e) ** 2``, with ``x`` made of actions, ``t`` uniform and ``e ~ N(0, I)``.
+
+        :param features: shape (batch, features_dim)
+        :param actions: shape (batch, action_dim)
+        :param weights: ``w``, shape (batch,)
+        :return: scalar
+        """
+        t, noise = self._sample_times(len(actions)), th.randn_like(actions)
+        noisy = self._diffusion.add_noise(actions, t, noise)
+        return self._weighted_denoising_loss(features, noisy, t, noise, weights)
 
     def _weighted_denoising_loss(
         self, features: th.Tensor, noisy: th.Tensor, t: th.Tensor, noise: th.Tensor, weights: th.Tensor

@@ -3,24 +3,21 @@
 from collections.abc import Callable
 
 import torch as th
-from torch import nn
+
+from sb3_lql.diffusion.process import ActionProcess
 
 #: From points of shape (batch, action_dim) and times ``t`` and ``r``, numbers or of shape (batch, 1), to the mean
 #: velocity between these times.
 VelocityFunction = Callable[[th.Tensor, tuple[th.Tensor | float, th.Tensor | float]], th.Tensor]
 
 
-class MeanFlow(nn.Module):
+class MeanFlow(ActionProcess):
     """
     A flow from noise at time 0 to actions at time 1, in a few steps ``x <- x + (r - t) u(x, t, r)`` of equal length.
     The last one is clipped to the box [-1, 1]^d.
 
     :param n_steps: number of steps
     """
-
-    def __init__(self, n_steps: int) -> None:
-        super().__init__()
-        self.n_steps = n_steps
 
     @property
     def n_noises(self) -> int:

@@ -13,7 +13,7 @@ from torch import nn
 
 from sb3_lql.common.validation import check_count
 from sb3_lql.diffusion.exportable import ExportableDiffusion
-from sb3_lql.diffusion.process import DiffusionProcess
+from sb3_lql.diffusion.process import ActionProcess
 from sb3_lql.engine.acceleration import compiled
 from sb3_lql.engine.policy import ChainPolicy, best_of_samples
 from sb3_lql.networks.critics import EnsembleCritic
@@ -24,7 +24,7 @@ LARGEST_START = 0.999
 
 
 def denoising_chain(
-    process: DiffusionProcess, denoiser: Denoiser, features: th.Tensor, start: th.Tensor, noise: th.Tensor | None
+    process: ActionProcess, denoiser: Denoiser, features: th.Tensor, start: th.Tensor, noise: th.Tensor | None
 ) -> th.Tensor:
     """A chain per row of ``features``, of shape (batch, features_dim)."""
     actions: th.Tensor = process(lambda x, t: denoiser(features, x, t), start, noise)
@@ -72,7 +72,7 @@ class DiffusionPolicy(ChainPolicy):
         observation_space: spaces.Space[Any],
         action_space: spaces.Box,
         lr_schedule: Schedule,
-        process: DiffusionProcess,
+        process: ActionProcess,
         start_scale: float = 1.0,
         acts_with_target: bool = False,
         critic_class: type[EnsembleCritic] = EnsembleCritic,

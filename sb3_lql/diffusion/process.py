@@ -1,7 +1,9 @@
 """Diffusion of actions: noise schedules, adding noise, and the chain that takes it away. Tensors in, tensors out."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch as th
 from torch import nn
@@ -47,7 +49,33 @@ def variance_preserving_schedule(n_steps: int) -> th.Tensor:
     return (-0.1 * u - 4.95 * u.square()).exp()
 
 
-class DiffusionProcess(nn.Module):
+class ActionProcess(nn.Module):
+    """
+    A way from noise to actions in the box [-1, 1]^d, in steps of which each asks a network.
+
+    :param n_steps: number of steps
+    """
+
+    def __init__(self, n_steps: int) -> None:
+        super().__init__()
+        self.n_steps = n_steps
+
+    @property
+    def n_noises(self) -> int:
+        """Steps with noise."""
+        return self.n_steps
+
+    @abstractmethod
+    def forward(self, network: Callable[[th.Tensor, Any], th.Tensor], start: th.Tensor, noise: th.Tensor | None) -> Any:
+        """
+        :param network: a function of points of shape (batch, action_dim), and of times
+        :param start: shape (batch, action_dim)
+        :param noise: shape (n_noises, batch, action_dim), in the order of the steps; ``None`` for none
+        :return: actions in [-1, 1], shape (batch, action_dim)
+        """
+
+
+class DiffusionProcess(ActionProcess):
     """
     Denoising diffusion in the box [-1, 1]^d.
 
@@ -72,7 +100,7 @@ class DiffusionProcess(nn.Module):
     sigma: th.Tensor
 
     def __init__(self, alpha_bar: th.Tensor) -> None:
-        super().__init__()
+        super().__init__(len(alpha_bar))
         alpha_bar = alpha_bar.double()
         before = th.cat([th.ones(1, dtype=th.float64), alpha_bar[:-1]])
         beta = 1.0 - alpha_bar / before
@@ -91,13 +119,8 @@ class DiffusionProcess(nn.Module):
             self.register_buffer(name, values.float(), persistent=False)
 
     @property
-    def n_steps(self) -> int:
-        """Number of denoising steps ``T``."""
-        return len(self.alpha_bar)
-
-    @property
     def n_noises(self) -> int:
-        """Steps with noise: all but the last."""
+        """Steps with noise: all but the last of the ``T``."""
         return self.n_steps - 1
 
     def add_noise(self, actions: th.Tensor, t: th.Tensor, noise: th.Tensor) -> th.Tensor:

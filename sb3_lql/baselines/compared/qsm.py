@@ -10,27 +10,18 @@ from typing_extensions import Unpack
 
 from sb3_lql.diffusion.family import DiffusionAlgorithm, DiffusionArguments
 from sb3_lql.diffusion.policies import DiffusionPolicy
-from sb3_lql.diffusion.process import NoiseFunction
+from sb3_lql.diffusion.process import ActionProcess, NoiseFunction
 from sb3_lql.engine.algorithm import Batch, Loss
 from sb3_lql.networks.denoisers import Score
 
 
-class ScoreChain(nn.Module):
+class ScoreChain(ActionProcess):
     """
     A chain that climbs a score: for k = 0 ... K-1, with ``d = 1 - k / K``, ``x <- clip(x + d / 2 score(x) + sqrt(d) z,
     ±1)``. The last noise still has a standard deviation of ``sqrt(1 / K)``.
 
     :param n_steps: ``K``
     """
-
-    def __init__(self, n_steps: int) -> None:
-        super().__init__()
-        self.n_steps = n_steps
-
-    @property
-    def n_noises(self) -> int:
-        """Steps with noise."""
-        return self.n_steps
 
     def forward(self, score: NoiseFunction, start: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
         """

@@ -74,9 +74,7 @@ class ComparedQVPO(DiffusionAlgorithm):
             features = th.cat([features, shuffled.view(n, -1)])
             actions = th.cat([actions.detach(), uniform])
             weights = th.cat([weights, self.policy.get_buffer("uniform_weight") * of_shuffled])
-            t, noise = self._sample_times(len(actions)), th.randn_like(actions)
-            noisy = self.policy.process.add_noise(actions, t, noise)
-            yield Loss("actor_loss", "actor", self._weighted_denoising_loss(features, noisy, t, noise, weights))
+            yield Loss("actor_loss", "actor", self._cloning_loss(features, actions, weights))
         self._guard.take_step(self.policy.optimizer)
 
     def _best(self, features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
