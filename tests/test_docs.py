@@ -34,7 +34,7 @@ def read(name: str) -> Any:
 def test_bandit_page_shows_the_measures_of_all_runs() -> None:
     runs = read("runs.json")
     assert [(run["algo"], run["seed"]) for run in runs] == [
-        (algo, seed) for algo in NAMES for seed in (100, 200, 300, 400, 500)
+        (algo, seed) for algo in ("nclql", "lql", "sac") for seed in (100, 200, 300, 400, 500)
     ]
     table = mode_table([(f"{NAMES[run['algo']]}, seed {run['seed']}", run) for run in runs])
     assert table in (DOCS / "bandit.md").read_text()

@@ -22,6 +22,8 @@ from sb3_lql.envs.multimodal_bandit import BOUND, HIGH_MODES, MODES, reward
 DPI = 100
 #: Width and height of a panel, in inches.
 PANEL = 2.4
+#: Large panels in a row.
+MOST_COLUMNS = 4
 #: Dark where there is little reward, white where there is much.
 COLOUR_MAP = "Blues_r"
 ACTION_COLOUR = "#ff7f0e"
@@ -64,9 +66,9 @@ def reward_map() -> Figure:
 
 def samples(runs: Sequence[Run]) -> Figure:
     """All samples, with the share of each high mode beside it (table 4)."""
-    figure, panels = _panels(1, len(runs), panel=1.6 * PANEL)
+    figure, panels = _panels_of(runs)
     figure.suptitle("Actions (orange) on the reward (white: high), and their share in each high mode")
-    for axes, run in zip(panels.flat, runs, strict=True):
+    for axes, run in zip(panels, runs, strict=True):
         _show_reward(axes)
         _dots(axes, run.samples, size=2)
         for name, index in HIGH_MODES.items():
@@ -112,10 +114,10 @@ def temperatures(runs: Sequence[Run]) -> Figure:
 
 def from_grid(runs: Sequence[Run]) -> Figure:
     """Lines from a grid of initial actions to the actions drawn from them (figure 4)."""
-    figure, panels = _panels(1, len(runs), panel=1.6 * PANEL)
+    figure, panels = _panels_of(runs)
     figure.suptitle("From a grid of initial actions (white) to final ones (orange)")
     starts = _start_grid()
-    for axes, run in zip(panels.flat, runs, strict=True):
+    for axes, run in zip(panels, runs, strict=True):
         final = trajectories(run.model, starts, run.seed)[-1]
         _show_reward(axes)
         lines = LineCollection(list(np.stack([starts, final], axis=1)), colors="white", linewidths=0.4, alpha=0.5)
@@ -177,6 +179,15 @@ def _panels(n_rows: int, n_columns: int, panel: float = PANEL) -> tuple[Figure, 
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
     return figure, panels
+
+
+def _panels_of(runs: Sequence[Run]) -> tuple[Figure, list[Axes]]:
+    """A large panel for each run, several rows of them if there are many."""
+    n_columns = min(len(runs), MOST_COLUMNS)
+    figure, panels = _panels(-(-len(runs) // n_columns), n_columns, panel=1.6 * PANEL)
+    for axes in panels.flat[len(runs) :]:
+        axes.set_axis_off()
+    return figure, list(panels.flat[: len(runs)])
 
 
 def _show_map(axes: Axes, values: np.ndarray) -> mpl.image.AxesImage:

@@ -57,7 +57,7 @@ def dots(axes: Axes) -> list[np.ndarray]:
 
 def test_samples_shows_the_actions_of_every_run_with_its_shares(runs: list[Run]) -> None:
     figure = figures.samples(runs)
-    for axes, run in zip(figure.axes, runs, strict=True):
+    for axes, run in zip(figure.axes[: len(runs)], runs, strict=True):
         assert axes.get_title().startswith(f"{run.name}\n")
         np.testing.assert_allclose(dots(axes)[0], run.samples)
         shown = [text.get_text() for text in axes.texts]
@@ -99,7 +99,7 @@ def test_temperatures_has_a_row_for_each_run(runs: list[Run]) -> None:
 
 def test_from_grid_leads_every_start_of_a_grid_to_its_action(runs: list[Run]) -> None:
     figure = figures.from_grid(runs)
-    for axes, run in zip(figure.axes, runs, strict=True):
+    for axes, run in zip(figure.axes[: len(runs)], runs, strict=True):
         assert f"{run.summary['reward_mean']:.2f} ± {run.summary['reward_std']:.2f}" in axes.get_title()
         (lines,) = (lines for lines in axes.collections if isinstance(lines, LineCollection))
         starts, actions = dots(axes)
