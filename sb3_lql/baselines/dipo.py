@@ -143,8 +143,9 @@ class DIPO(DiffusionAlgorithm):
     @th.no_grad()
     def _improve(self, features: th.Tensor) -> th.Tensor:
         """Let the minibatch's second actions climb the smallest critic, and return them."""
+        look = self.critic.lowest_value_and_gradient(features)
         improved = climb(
-            lambda actions: self.critic.lowest_action_gradient(features, actions),
+            lambda actions: look(actions)[1],
             self._improved,
             n_steps=self.n_action_gradient_steps,
             learning_rate=self.action_learning_rate,

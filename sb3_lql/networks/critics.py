@@ -14,8 +14,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_lql.networks.activations import ValueAndDerivative, value_and_derivative
+from sb3_lql.networks.activations import value_and_derivative
 from sb3_lql.networks.matmul import PackedWeight
+from sb3_lql.networks.passes import ActionPasses
 
 #: Maps actions of shape (batch, action_dim) and a noise level to the gradient of Q, of the same shape.
 ActionGradient = Callable[[th.Tensor, int], th.Tensor]
@@ -226,48 +227,42 @@ class EnsembleCritic(BaseModel):
         if not self.has_closed_form_gradient:
             return self._autograd_action_gradient(features)
 
-        first, *hidden = cast(list[EnsembleLinear], list(self.layers))
-        derivatives = [cast(ValueAndDerivative, value_and_derivative(activation)) for activation in self.activations]
-        dtype = features.dtype
-        first_weight, first_bias = first.parameters_in(dtype)
-        state_weight, action_weight, level_weight = th.split(first_weight, self.input_parts, dim=1)
-        from_state = PackedWeight(state_weight).matmul(features.expand(self.n_critics, -1, -1), first_bias)
-        from_level = None if self.level_encoder is None else th.bmm(self.level_encoder(dtype), level_weight)
-        if not hidden:
-            return lambda actions, noise_level: action_weight.mT.sum(dim=0).expand_as(actions)
-        # Products with actions never use bfloat16: they are small, and so are the steps at the last levels
-        packed_action_weight = PackedWeight(action_weight)
-        weights, biases = zip(*(layer.parameters_in(dtype) for layer in hidden), strict=True)
-        packed_weights = [PackedWeight(weight, bfloat16) for weight in weights[:-1]]
-        last_weight = weights[-1].mT
+        if len(self.layers) == 1:
+            weight, _ = cast(EnsembleLinear, self.layers[0]).parameters_in(features.dtype)
+            slope = th.split(weight, self.input_parts, dim=1)[1].mT.sum(dim=0)
+            return lambda actions, noise_level: slope.expand_as(actions)
+        passes = ActionPasses(self, features, bfloat16)
+        return lambda actions, noise_level: passes.backward(passes.forward(actions, noise_level)[1])
 
-        def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:
-            constant = from_state if from_level is None else from_state + from_level[:, noise_level, None]
-            x = packed_action_weight.matmul(actions.expand(self.n_critics, -1, -1), constant)
-            slopes = []
-            for index, derivative in enumerate(derivatives):
-                value, slope = derivative(x)
-                slopes.append(slope)
-                if index < len(packed_weights):  # the Q-value itself is not needed
-                    x = packed_weights[index].matmul(value, biases[index])
-            # Backwards from dQ/dx of the last layer, which is its weight
-            backward = last_weight * slopes.pop()
-            for slope, weight in zip(reversed(slopes), reversed(packed_weights), strict=True):
-                backward = weight.matmul_transposed(backward) * slope
-            return packed_action_weight.matmul_transposed(backward).sum(dim=0)
-
-        return gradient
-
-    def lowest_action_gradient(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
+    def lowest_value_and_gradient(self, features: th.Tensor) -> Callable[[th.Tensor], tuple[th.Tensor, th.Tensor]]:
         """
-        The gradient with respect to the action of whichever critic is smallest there, also under ``no_grad``.
+        The smallest critic, at the last noise level, and its gradient, for many actions with the same features.
 
         :param features: shape (batch, features_dim)
-        :param actions: actions in [-1, 1], shape (batch, action_dim)
-        :return: shape (batch, action_dim)
+        :return: maps actions of shape (batch, action_dim) to values, shape (batch,), and gradients
         """
-        result: th.Tensor = th.func.grad(lambda a: self.q_values(features, a).amin(dim=0).sum())(actions)
-        return result
+        if not self.has_closed_form_gradient or len(self.layers) == 1:
+            return self._autograd_lowest(features)
+        passes, members = ActionPasses(self, features), th.arange(self.n_critics, device=features.device)
+
+        def value_and_gradient(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+            hidden, slopes = passes.forward(actions, -1)
+            lowest, which = passes.q_values(hidden).min(dim=0)
+            shares = (which == members[:, None, None]).to(lowest.dtype)
+            return lowest.squeeze(1), passes.backward(slopes, shares)
+
+        return value_and_gradient
+
+    def _autograd_lowest(self, features: th.Tensor) -> Callable[[th.Tensor], tuple[th.Tensor, th.Tensor]]:
+        def lowest(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+            values = self.q_values(features, actions).amin(dim=0).squeeze(1)
+            return values.sum(), values
+
+        def value_and_gradient(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+            gradients, values = th.func.grad(lowest, has_aux=True)(actions)
+            return values, gradients
+
+        return value_and_gradient
 
     def _autograd_action_gradient(self, features: th.Tensor) -> ActionGradient:
         def gradient(actions: th.Tensor, noise_level: int) -> th.Tensor:

@@ -11,6 +11,7 @@ from stable_baselines3.common.envs import FakeImageEnv
 from torch import nn
 
 from sb3_lql.baselines.compared import ComparedDACER, ComparedDIPO, ComparedQSM, ComparedQVPO, ComparedSAC, qsm
+from sb3_lql.networks.critics import EnsembleLinear
 from tests.baselines.checks import (
     TINY,
     assert_replays,
@@ -169,7 +170,14 @@ def test_qsm_learns_the_smaller_critics_gradient() -> None:
     """Q1 = a1 + 2 a2, Q2 = 3 a1 - a2, at (0.5, 0.25) and (-0.5, 0.25), from a score of zero: 3.75."""
     model = tiny(ComparedQSM)
     slopes = th.tensor([[1.0, 2.0], [3.0, -1.0]])
-    model.critic.q_values = lambda features, actions: th.stack([actions @ slope[:, None] for slope in slopes])
+    layer = EnsembleLinear(2, 5, 1)
+    with th.no_grad():
+        layer.weight.copy_(th.cat([th.zeros(2, 3, 1), slopes[..., None]], dim=1))
+    model.critic.layers, model.critic.activations, model.critic.input_parts = (
+        nn.ModuleList([layer]),
+        nn.ModuleList(),
+        [3, 2, 0],
+    )
     model.policy.denoiser.forward = lambda features, x, t: th.zeros_like(x).requires_grad_()
     model._n_updates = 1
     actions = th.tensor([[0.5, 0.25], [-0.5, 0.25]])

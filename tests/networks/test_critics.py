@@ -121,6 +121,25 @@ def test_action_gradient_is_that_of_autograd(
             th.testing.assert_close(gradient(actions.detach(), level), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("activation_fn", [*CLOSED_FORM[:2], BY_AUTOGRAD[0]])
+@pytest.mark.parametrize("net_arch", [[], [8], [16, 16, 16]])
+@pytest.mark.parametrize(("n_critics", "n_noise_levels"), [(1, None), (2, 10), (3, None)])
+def test_the_smallest_critic_and_its_gradient_are_those_of_autograd(
+    activation_fn: type[nn.Module], net_arch: list[int], n_critics: int, n_noise_levels: int | None
+) -> None:
+    critic = make_critic(
+        net_arch=net_arch, activation_fn=activation_fn, n_critics=n_critics, n_noise_levels=n_noise_levels
+    )
+    obs, actions = th.randn(50, 5), (4 * th.rand(50, 3) - 2).requires_grad_()
+    q_values = critic(obs, actions).amin(dim=0)
+    (expected,) = th.autograd.grad(q_values.sum(), actions)
+    with th.no_grad():
+        values, gradients = critic.lowest_value_and_gradient(critic.features(obs))(actions.detach())
+    th.testing.assert_close(values, q_values.detach()[:, 0], atol=1e-5, rtol=1e-4)
+    th.testing.assert_close(gradients, expected, atol=1e-5, rtol=1e-4)
+    assert gradients.grad_fn is None
+
+
 def test_action_gradient_builds_no_graph() -> None:
     critic = make_critic(net_arch=[8])
     with th.no_grad():

@@ -85,5 +85,5 @@ class ComparedQSM(DiffusionAlgorithm):
             return
         features, actions = self.policy.features(batch.observations).detach(), batch.actions.float()
         with th.no_grad():
-            gradient = self.critic.lowest_action_gradient(features, actions)
+            _, gradient = self.critic.lowest_value_and_gradient(features)(actions)
         yield Loss("actor_loss", "actor", (self.policy.denoiser(features, actions, 0) - gradient).square().mean())
