@@ -39,6 +39,17 @@ class TemperedDraws(NamedTuple):
     choice: th.Tensor
 
 
+class Particles(NamedTuple):
+    """Actions, and what Q says of them."""
+
+    #: In [-1, 1], shape (..., action_dim).
+    actions: th.Tensor
+    #: Shape (...).
+    q_values: th.Tensor
+    #: Of the shape of the actions.
+    gradients: th.Tensor
+
+
 class TemperedChain(NamedTuple):
     """The particles at ``w``, and what was learned on the way."""
 
@@ -61,10 +72,19 @@ class TemperedChain(NamedTuple):
     #: Logarithm of the root mean square of the gradient's norm at the starts, shape ().
     log_scale: th.Tensor
 
+    #: ``w``, shape ().
+    inverse_temperature: th.Tensor
+
     @property
-    def mean_q(self) -> th.Tensor:
-        """``E[Q]``, shape (batch,)."""
-        return (self.log_weights.exp() * self.q_values).sum(dim=1)
+    def divergence(self) -> th.Tensor:
+        """``KL(pi || uniform) = w E[Q] - log(Z(w) / Z(0))``, shape (batch,)."""
+        mean_q = (self.log_weights.exp() * self.q_values).sum(dim=1)
+        return self.inverse_temperature * mean_q - self.log_z
+
+    @property
+    def entropy(self) -> th.Tensor:
+        """That of the actions in [-1, 1]^d, ``d log 2 - KL``, shape (batch,)."""
+        return self.actions.shape[1] * math.log(2.0) - self.divergence
 
 
 class TemperedSampler(nn.Module):
@@ -169,18 +189,10 @@ class TemperedSampler(nn.Module):
             log_weights = th.where(few[:, None], -math.log(n_particles), log_weights)
             actions, gradients, q_values = _take(actions, chosen), _take(gradients, chosen), q_values.gather(1, chosen)
 
-            noise = step.sqrt() * draws.noise[rung]
-            lifted = actions + _drift(step, u, gradients) + noise
-            proposed, slope = reflect(lifted)
-            proposed_q, proposed_gradients = look(proposed)
-            # In the unfolded line the way back mirrors the way there
-            back = actions - lifted - slope * _drift(step, u, proposed_gradients)
-            log_ratio = u * (proposed_q - q_values) + (noise.square() - back.square()).sum(dim=2) / (2.0 * step)
-            probability = log_ratio.clamp(max=0.0).exp()
-            accepted = draws.acceptance[rung] < probability
-            actions = th.where(accepted[..., None], proposed, actions)
-            gradients = th.where(accepted[..., None], proposed_gradients, gradients)
-            q_values = th.where(accepted, proposed_q, q_values)
+            moved, probability = langevin_move(
+                look, Particles(actions, q_values, gradients), u, step, draws.noise[rung], draws.acceptance[rung]
+            )
+            actions, q_values, gradients = moved
             acceptance.append(probability.mean())
         chosen = _index(log_weights, draws.choice)
         return TemperedChain(
@@ -193,6 +205,7 @@ class TemperedSampler(nn.Module):
             effective_share=effective_share(log_weights),
             log_steps=log_steps,
             log_scale=log_scale,
+            inverse_temperature=self.inverse_temperature,
         )
 
     @th.no_grad()
@@ -211,6 +224,45 @@ class TemperedSampler(nn.Module):
         self.log_steps.copy_(th.where(usable, steps, self.log_steps))
         self.log_scale.copy_(th.where(usable, scale, self.log_scale))
         self.n_adaptations.add_(usable)
+
+
+def langevin_move(
+    look: ValueAndGradient,
+    particles: Particles,
+    u: th.Tensor,
+    step: th.Tensor,
+    noise: th.Tensor,
+    uniform: th.Tensor,
+) -> tuple[Particles, th.Tensor]:
+    """
+    One Metropolis-adjusted Langevin step in the box, which leaves exp(u Q) as it is.
+
+    The proposal is ``y = fold(a + clip(h / 2 u dQ/da, ±1) + sqrt(h) z)``. In the unfolded line the way back mirrors the
+    way there, so that its density is that of one Gaussian.
+
+    :param look: Q and its gradient, of actions of the shape of the particles
+    :param particles: where they are
+    :param u: inverse temperature, shape ()
+    :param step: ``h``, shape ()
+    :param noise: ``z``, of the shape of the actions
+    :param uniform: on [0, 1), of the shape of the values
+    :return: where they are then, and the probability with which each was moved
+    """
+    actions, q_values, gradients = particles
+    noise = step.sqrt() * noise
+    lifted = actions + _drift(step, u, gradients) + noise
+    proposed, slope = fold(lifted)
+    proposed_q, proposed_gradients = look(proposed)
+    back = actions - lifted - slope * _drift(step, u, proposed_gradients)
+    log_ratio = u * (proposed_q - q_values) + (noise.square() - back.square()).sum(dim=-1) / (2.0 * step)
+    probability = log_ratio.clamp(max=0.0).exp()
+    accepted = uniform < probability
+    moved = Particles(
+        th.where(accepted[..., None], proposed, actions),
+        th.where(accepted, proposed_q, q_values),
+        th.where(accepted[..., None], proposed_gradients, gradients),
+    )
+    return moved, probability
 
 
 def effective_share(log_weights: th.Tensor) -> th.Tensor:
@@ -233,7 +285,7 @@ def systematic(log_weights: th.Tensor, uniform: th.Tensor) -> th.Tensor:
     return _index(log_weights, (uniform + th.arange(n_particles, device=uniform.device)) / n_particles)
 
 
-def reflect(points: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+def fold(points: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     """
     Fold the line into [-1, 1], by reflection at both ends as often as needed.
 
