@@ -3,6 +3,7 @@ What users of SB3 expect of any algorithm: of each in the table but the Langevin
 and the compared variants, which are in tests/baselines/test_compared.py.
 """
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ from tests.test_dict_env import DictEnv
 from tests.test_her import her_model
 from tests.test_spaces import AnySpaces, box
 
+#: Arguments, each of some of them, on which an update depends.
+OF_UPDATES = {
+    *("n_action_samples", "gamma", "reward_scale", "noise_scale", "clip_noisy_actions", "n_guesses", "velocity_weight"),
+    *("standardize_as_meant", "repeat_critic_step", "gradient_scale", "max_grad_norm", "n_policy_samples"),
+    *("n_behavior_samples", "n_uniform_actions", "n_action_gradient_steps", "action_learning_rate", "action_grad_norm"),
+}
 COMPARED = {name.lower() for name in compared.__all__}
 
 
@@ -249,3 +256,25 @@ def test_a_checkpoint_resumes_bit_for_bit(algorithm: Any, tmp_path: Path) -> Non
 
 def test_a_replayed_update_is_the_plain_one(algorithm: Any, recordings: list[Any]) -> None:
     assert_replays(algorithm, recordings, **settings(algorithm))
+
+
+def test_an_update_is_recorded_anew_when_an_argument_changes(algorithm: Any) -> None:
+    model = small(algorithm)
+    names = inspect.signature(algorithm).parameters.keys() & OF_UPDATES
+    assert len(names) >= 3
+    for name in names:
+        before, value = model._update_constants(), getattr(model, name)
+        setattr(model, name, not value if isinstance(value, bool) else value + 1)
+        assert model._update_constants() != before, name
+
+
+def test_deterministic_actions_depend_on_the_observation_alone(algorithm: Any) -> None:
+    """Not on what shares the batch, but for the last bits, nor on random numbers."""
+    model = small(algorithm).learn(24)
+    obs = np.stack([model.observation_space.sample() for _ in range(6)])
+    together = model.predict(obs, deterministic=True)[0]
+    th.manual_seed(5)
+    alone = np.concatenate([model.predict(each[None], deterministic=True)[0] for each in obs])
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    with_noise = model.policy.fixed_draws().shape[1] > model.policy.action_dim
+    assert with_noise == (model.policy.fixed_noise and model.policy.process.n_noises > 0)

@@ -36,7 +36,7 @@ class ToyPolicy(ChainPolicy):
         mean, log_std = self.actor(features).chunk(2, dim=1)
         return th.tanh(mean + log_std.exp() * draws[0])
 
-    def run_without_noise(self, features: th.Tensor, starts: th.Tensor) -> th.Tensor:
+    def run_deterministic(self, features: th.Tensor, starts: th.Tensor) -> th.Tensor:
         return self.run(features, starts)
 
 

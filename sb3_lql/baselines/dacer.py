@@ -38,9 +38,9 @@ class DACER(TemperatureAlgorithm):
                           + sigma ((sg q - y_b)^2 - sg sigma^2) / (sg sigma^3 + 0.1)]
 
     with ``y_b = q + clip(y_z - q, ±3 m)`` and ``m`` a running mean of sigma. The denoiser descends ``-mean min q(s,
-    a_theta)`` with the critics of before the TD step. Actions that are stored or looked at by TD targets are
-    ``clip(a + noise_scale alpha z, ±1)``. ``log alpha`` descends ``H + 0.9 d``, with H the mean entropy of mixtures of
-    three Gaussians, each fitted to 200 such actions of an observation.
+    a_theta)`` with the critics of before the TD step, noise included. Actions that are stored or looked at by TD
+    targets are ``clip(a + noise_scale alpha z, ±1)``. ``log alpha`` descends ``H + 0.9 d``, with H the mean entropy of
+    mixtures of three Gaussians, each fitted to 200 such actions of an observation.
 
     Paper: https://arxiv.org/abs/2405.15177
 
@@ -52,8 +52,6 @@ class DACER(TemperatureAlgorithm):
     from the replay buffer.
 
     :param noise_scale: standard deviation of the noise on actions over ``alpha``
-    :param final_actor_learning_rate: what it falls to, linearly between the denoiser's 25,000th and 75,000th update;
-        by default it stays
     :param temperature_interval: estimate the entropy and move ``alpha`` every so many updates, the first one included
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
     :raises TypeError: for values of the wrong type, and unknown arguments
@@ -62,13 +60,15 @@ class DACER(TemperatureAlgorithm):
     #: The arguments that are not passed.
     defaults: ClassVar[dict[str, Any]] = TemperatureAlgorithm.defaults | dict(
         actor_learning_rate=1e-4,
-        final_actor_learning_rate=1e-4,
+        final_actor_learning_rate=None,
         n_action_samples=1,
         initial_temperature=3.0,
         temperature_interval=10_000,
         temperature_learning_rate=3e-2,
         clip_noisy_actions=True,
     )
+    #: Arguments of the policy that a user may replace by ``policy_kwargs``.
+    policy_defaults: ClassVar[dict[str, Any]] = {}
     #: Parts of the names of the policy's averages.
     averages: ClassVar[tuple[str, ...]] = (*TemperatureAlgorithm.averages, "critic.typical_std")
 
@@ -119,7 +119,7 @@ class DACER(TemperatureAlgorithm):
     def _before_td_step(self, batch: Batch) -> Iterator[Loss]:
         if self._is_due(self.policy_delay):
             features = self.policy.features(batch.observations).detach()
-            actions = self.policy.denoise(self.policy.denoiser, features, *self.policy.draw(features))
+            actions = self._explore(self.policy.denoise(self.policy.denoiser, features, *self.policy.draw(features)))
             with frozen(self.critic):
                 q_values = self.critic.q_values(features, actions).amin(dim=0)
             yield Loss("actor_loss", "actor", -q_values.mean())

@@ -39,14 +39,13 @@ class DIPO(DiffusionAlgorithm):
     ``action_learning_rate`` in each coordinate and step, however small its advantage: ``action_grad_norm`` hardly
     matters. Evaluation there starts chains without noise at random; ``deterministic=True`` starts them at fixed points.
 
-    :param n_denoising_steps: ``T``, steps of a chain
+    :param n_action_samples: actions drawn per observation when acting and evaluating, of which the best by the minimum
+        critic is taken; TD targets look at one
     :param n_action_gradient_steps: steps of Adam for each minibatch of actions
     :param action_learning_rate: of these
     :param action_grad_norm: largest norm of the gradient of all the minibatch's actions, for each action coordinate
     :param actor_target_interval: update the denoiser's running average every so many updates, the first one included
     :param max_grad_norm: largest norm of a gradient
-    :param final_actor_learning_rate: what it falls to, linearly between the denoiser's 25,000th and 75,000th update;
-        by default it stays
     :param replay_buffer_class: one with second actions, such as ``ImprovedReplayBuffer``; that is the default
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
     :raises TypeError: for values of the wrong type, and unknown arguments
@@ -56,7 +55,7 @@ class DIPO(DiffusionAlgorithm):
     defaults: ClassVar[dict[str, Any]] = DiffusionAlgorithm.defaults | dict(
         n_denoising_steps=100,
         policy_delay=1,
-        final_actor_learning_rate=3e-4,
+        final_actor_learning_rate=None,
         n_action_samples=1,
         target_update_interval=1,
         reward_scale=1.0,
@@ -183,7 +182,7 @@ def climb(
     epsilon: float,
 ) -> th.Tensor:
     """
-    Ascend by Adam, clipped to the box after all steps.
+    Ascend by Adam, clipped to the box after each step.
 
     :param gradient: from actions to gradients
     :param actions: actions to begin with, shape (batch, action_dim)
@@ -201,5 +200,5 @@ def climb(
         mean = mean.lerp(slope, 1.0 - decay)
         square = square.lerp(slope.square(), 1.0 - square_decay)
         scale = (square / (1.0 - square_decay**step)).sqrt() + epsilon
-        actions = actions + learning_rate * mean / (1.0 - decay**step) / scale
-    return actions.clamp(-1.0, 1.0)
+        actions = (actions + learning_rate * mean / (1.0 - decay**step) / scale).clamp(-1.0, 1.0)
+    return actions

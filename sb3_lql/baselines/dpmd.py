@@ -57,13 +57,16 @@ class DPMD(TemperatureAlgorithm):
         check_flag("repeat_critic_step", self.repeat_critic_step)
         super()._check_arguments()
 
+    def _update_constants(self) -> tuple[Any, ...]:
+        return *super()._update_constants(), self.standardize_as_meant, self.repeat_critic_step
+
     def _policy_arguments(self) -> dict[str, Any]:
         return super()._policy_arguments() | dict(running=dict(q_mean=0.0, q_std=1.0))
 
     def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
+        features = self.policy.features(batch.next_observations).detach()
+        weights = self._weights(features, next_actions)
         if self._is_due(self.policy_delay):
-            features = self.policy.features(batch.next_observations).detach()
-            weights = self._weights(features, next_actions)
             yield Loss("actor_loss", "actor", self._cloning_loss(features, next_actions, weights))
         if self.repeat_critic_step:
             self._guard.take_step(self.policy.optimizer)

@@ -44,8 +44,6 @@ class MVP(DiffusionAlgorithm):
     :param n_denoising_steps: steps from noise to an action
     :param policy_delay: update the velocity network every so many updates, the first one included
     :param actor_learning_rate: learning rate of the velocity network
-    :param final_actor_learning_rate: what it falls to, linearly between that network's 25,000th and 75,000th update;
-        by default it stays
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
     :raises TypeError: for values of the wrong type, and unknown arguments
     """
@@ -55,7 +53,7 @@ class MVP(DiffusionAlgorithm):
         n_denoising_steps=1,
         policy_delay=1,
         actor_learning_rate=1e-4,
-        final_actor_learning_rate=1e-4,
+        final_actor_learning_rate=None,
         target_update_interval=1,
     )
     #: Arguments of the policy that a user may replace by ``policy_kwargs``.

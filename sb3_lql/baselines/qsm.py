@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import nn
@@ -109,11 +108,9 @@ class QSM(DiffusionAlgorithm):
         gradient = self.critic.action_gradient(features)(actions, 0)  # of the sum
         return -self.gradient_scale / self.critic.n_critics * gradient
 
-    def _learning_rates(self) -> dict[str, float]:
-        progress = float(np.clip((self._n_updates / self.policy_delay) / self.decay_updates, 0.0, 1.0))
-        share = 0.5 * (1.0 + math.cos(math.pi * progress))
-        final = self.final_actor_learning_rate
-        return super()._learning_rates() | {"actor": final + share * (self.actor_learning_rate - final)}
+    def _decay(self) -> float:
+        progress = min(self._n_updates / self.policy_delay / self.decay_updates, 1.0)
+        return 0.5 * (1.0 - math.cos(math.pi * progress))
 
     def _update_constants(self) -> tuple[Any, ...]:
         return *super()._update_constants(), self.gradient_scale, self.noise_scale

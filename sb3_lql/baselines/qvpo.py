@@ -44,8 +44,6 @@ class QVPO(DiffusionAlgorithm):
     :param final_uniform_weight: what it does not fall below
     :param decay_steps: environment steps in which ``c`` would reach zero
     :param max_grad_norm: largest norm of a gradient
-    :param final_actor_learning_rate: what it falls to, linearly between the denoiser's 25,000th and 75,000th update;
-        by default it stays
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
     :raises TypeError: for values of the wrong type, and unknown arguments
     """
@@ -54,14 +52,14 @@ class QVPO(DiffusionAlgorithm):
     defaults: ClassVar[dict[str, Any]] = DiffusionAlgorithm.defaults | dict(
         policy_delay=1,
         actor_learning_rate=1e-4,
-        final_actor_learning_rate=1e-4,
+        final_actor_learning_rate=None,
         target_update_interval=1,
         reward_scale=1.0,
         replay_buffer_kwargs=dict(handle_timeout_termination=False),
     )
     #: Arguments of the policy that a user may replace by ``policy_kwargs``.
     policy_defaults: ClassVar[dict[str, Any]] = dict(
-        denoiser_class=PositionalDenoiser, initialize=small_normal, optimizer_kwargs=dict(eps=1e-5)
+        denoiser_class=PositionalDenoiser, initialize=small_normal, optimizer_kwargs=dict(eps=1e-5), fixed_noise=True
     )
 
     def __init__(

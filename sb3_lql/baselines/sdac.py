@@ -1,6 +1,7 @@
 """Soft Diffusion Actor-Critic."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch as th
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -58,6 +59,9 @@ class SDAC(TemperatureAlgorithm):
         guesses = th.randn(self.n_guesses, *actions.shape, device=actions.device)
         weights = self._weights(features, process.remove_noise(noisy, t, guesses))
         yield Loss("actor_loss", "actor", self._weighted_denoising_loss(features, noisy, t, guesses, weights))
+
+    def _update_constants(self) -> tuple[Any, ...]:
+        return *super()._update_constants(), self.n_guesses
 
     @th.no_grad()
     def _weights(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:

@@ -35,10 +35,12 @@ class DiffusionArguments(SharedArguments, total=False):
     """
     What the algorithms of this family take besides.
 
+    :param learning_rate: of the critics, or a schedule of the remaining progress (from 1 to 0)
     :param n_denoising_steps: ``T``, steps of a chain
     :param policy_delay: update the denoiser every so many updates, the first one included
     :param actor_learning_rate: learning rate of the denoiser
-    :param final_actor_learning_rate: what it falls to, linearly between the denoiser's 25,000th and 75,000th update
+    :param final_actor_learning_rate: what it falls to, linearly between the denoiser's 25,000th and 75,000th update;
+        with ``None`` it stays
     :param n_action_samples: actions drawn per observation when acting and evaluating, and for TD targets, of which the
         best by the minimum critic is taken; the cost grows with it
     """
@@ -46,7 +48,7 @@ class DiffusionArguments(SharedArguments, total=False):
     n_denoising_steps: int
     policy_delay: int
     actor_learning_rate: float
-    final_actor_learning_rate: float
+    final_actor_learning_rate: float | None
 
 
 class DiffusionAlgorithm(ChainAlgorithm):
@@ -92,7 +94,7 @@ class DiffusionAlgorithm(ChainAlgorithm):
     #: As the constructor takes it.
     actor_learning_rate: float
     #: As the constructor takes it.
-    final_actor_learning_rate: float
+    final_actor_learning_rate: float | None
 
     def _noise_schedule(self) -> th.Tensor:
         """``alpha_bar`` of the process, shape (T,)."""
@@ -148,17 +150,24 @@ class DiffusionAlgorithm(ChainAlgorithm):
         return loss
 
     def _sample_times(self, n: int) -> th.Tensor:
-        return th.randint(self.n_denoising_steps, (n,), device=self.device)
+        return th.randint(self.policy.process.n_steps, (n,), device=self.device)
 
     def _is_due(self, interval: int) -> bool:
         # These authors count updates from zero
         return (self._n_updates - 1) % interval == 0
 
+    def _update_constants(self) -> tuple[Any, ...]:
+        return *super()._update_constants(), self.policy.n_action_samples
+
     def _learning_rates(self) -> dict[str, float]:
-        begin, end = DECAY
-        progress = float(np.clip((self._n_updates / self.policy_delay - begin) / (end - begin), 0.0, 1.0))
-        actor = self.actor_learning_rate + progress * (self.final_actor_learning_rate - self.actor_learning_rate)
+        first, final = self.actor_learning_rate, self.final_actor_learning_rate
+        actor = first if final is None else first + self._decay() * (final - first)
         return super()._learning_rates() | {"actor": actor}
+
+    def _decay(self) -> float:
+        """How far the denoiser's learning rate has come from the first to the final one, from 0 to 1."""
+        begin, end = DECAY
+        return float(np.clip((self._n_updates / self.policy_delay - begin) / (end - begin), 0.0, 1.0))
 
     def _policy_arguments(self) -> dict[str, Any]:
         process = DiffusionProcess(self._noise_schedule())
@@ -167,7 +176,8 @@ class DiffusionAlgorithm(ChainAlgorithm):
     def _check_arguments(self) -> None:
         check_count("n_denoising_steps", self.n_denoising_steps, low=self.min_denoising_steps)
         check_positive("actor_learning_rate", self.actor_learning_rate)
-        check_number("final_actor_learning_rate", self.final_actor_learning_rate, low=0.0)
+        if self.final_actor_learning_rate is not None:
+            check_number("final_actor_learning_rate", self.final_actor_learning_rate, low=0.0)
         super()._check_arguments()
 
     def _sample_action(

@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_lql.common.validation import check_count
-from sb3_lql.diffusion.exportable import ExportableDiffusion
+from sb3_lql.diffusion.exportable import ExportableDiffusion, split_draws
 from sb3_lql.diffusion.process import ActionProcess
 from sb3_lql.engine.acceleration import compiled
 from sb3_lql.engine.policy import ChainPolicy, best_of_samples
@@ -47,6 +47,7 @@ class DiffusionPolicy(ChainPolicy):
     :param lr_schedule: learning rate schedule
     :param process: the noise schedule and the chain
     :param start_scale: standard deviation of ``x_T``
+    :param fixed_noise: let deterministic actions keep the chain's noise, drawn once for all; without it they have none
     :param acts_with_target: act by the denoiser's running average
     :param critic_class: class of the critic
     :param denoiser_class: class of the denoiser, made of (features_dim, action_dim, n_steps, net_arch, activation_fn)
@@ -74,6 +75,7 @@ class DiffusionPolicy(ChainPolicy):
         lr_schedule: Schedule,
         process: ActionProcess,
         start_scale: float = 1.0,
+        fixed_noise: bool = False,
         acts_with_target: bool = False,
         critic_class: type[EnsembleCritic] = EnsembleCritic,
         denoiser_class: Callable[..., Denoiser] = Denoiser,
@@ -89,6 +91,7 @@ class DiffusionPolicy(ChainPolicy):
         self.actor_arch = [256, 256, 256] if of_actor is None else [check_count("net_arch", size) for size in of_actor]
         self.process = process
         self.start_scale = start_scale
+        self.fixed_noise = fixed_noise
         self.acts_with_target = acts_with_target
         self.critic_class = critic_class
         self.denoiser_class = denoiser_class
@@ -148,22 +151,28 @@ class DiffusionPolicy(ChainPolicy):
         """
         return self.denoise(self.acting_denoiser, features, *draws)
 
-    def starts(self) -> th.Tensor:
+    def fixed_draws(self) -> th.Tensor:
         """
-        :return: ``x_T`` of deterministic actions, shape (n_action_samples, action_dim): to a normal what the points of
-            :class:`~sb3_lql.engine.policy.ChainPolicy` are to the uniform distribution
+        :return: ``x_T`` and, if that is fixed, ``z`` of deterministic actions, side by side, shape (n_action_samples,
+            (1 + n_noises) * action_dim) or (n_action_samples, action_dim)
         """
-        points = super().starts().clamp(-LARGEST_START, LARGEST_START)
-        return self.start_scale * math.sqrt(2.0) * points.erfinv()
+        points = super().fixed_draws().clamp(-LARGEST_START, LARGEST_START)
+        starts = self.start_scale * math.sqrt(2.0) * points.erfinv()
+        if not self.fixed_noise:
+            return starts
+        generator = th.Generator().manual_seed(0)
+        return th.cat(
+            [starts, th.randn(len(starts), self.process.n_noises * self.action_dim, generator=generator)], dim=1
+        )
 
     @th.no_grad()
-    def run_without_noise(self, features: th.Tensor, starts: th.Tensor) -> th.Tensor:
+    def run_deterministic(self, features: th.Tensor, draws: th.Tensor) -> th.Tensor:
         """
         :param features: shape (batch, features_dim)
-        :param starts: ``x_T``, shape (batch, action_dim)
-        :return: where chains without noise end, in [-1, 1], shape (batch, action_dim)
+        :param draws: as of :meth:`fixed_draws`, a row for each of the features
+        :return: where the chains end, in [-1, 1], shape (batch, action_dim)
         """
-        return denoising_chain(self.process, self.acting_denoiser, features, starts, None)
+        return denoising_chain(self.process, self.acting_denoiser, features, *split_draws(draws, self.action_dim))
 
     def draw_shapes(self) -> dict[str, tuple[int | str, ...]]:
         """
@@ -221,6 +230,7 @@ class DiffusionPolicy(ChainPolicy):
         return super()._get_constructor_parameters() | dict(
             process=self.process,
             start_scale=self.start_scale,
+            fixed_noise=self.fixed_noise,
             acts_with_target=self.acts_with_target,
             critic_class=self.critic_class,
             denoiser_class=self.denoiser_class,

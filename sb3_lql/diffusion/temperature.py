@@ -51,6 +51,8 @@ class TemperatureAlgorithm(DiffusionAlgorithm):
         temperature_interval=250,
         temperature_learning_rate=7e-3,
     )
+    #: Arguments of the policy that a user may replace by ``policy_kwargs``.
+    policy_defaults: ClassVar[dict[str, Any]] = dict(fixed_noise=True)
     #: Names of arguments that say every how many updates something is done.
     delays: ClassVar[tuple[str, ...]] = ("policy_delay", "temperature_interval")
 

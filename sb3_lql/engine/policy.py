@@ -47,7 +47,7 @@ class ChainPolicy(BasePolicy):
     """
     An action is what a chain makes of random draws. Critics choose among several.
 
-    A subclass says what is drawn (:meth:`draw`), what becomes of it (:meth:`run`, and :meth:`run_without_noise` for
+    A subclass says what is drawn (:meth:`draw`), what becomes of it (:meth:`run`, and :meth:`run_deterministic` for
     deterministic actions), and which networks there are besides the critic. Everything that is learned belongs here:
     targets are made known by :meth:`add_target`, and optimisers by :meth:`add_optimizer`.
 
@@ -118,7 +118,7 @@ class ChainPolicy(BasePolicy):
         #: Whether chains may be compiled, and whether actions may be replayed as CUDA graphs.
         self.compiles, self.use_cuda_graphs = False, False
         self._graphed_run = GraphedFunction(self.run, self._state, self.constants)
-        self._graphed_run_without_noise = GraphedFunction(self.run_without_noise, self._state, self.constants)
+        self._graphed_run_deterministic = GraphedFunction(self.run_deterministic, self._state, self.constants)
 
     def _build(self, lr_schedule: Schedule) -> None:
         """Make the networks and their optimisers. A subclass calls it when it is ready, and adds its own."""
@@ -231,21 +231,21 @@ class ChainPolicy(BasePolicy):
         :return: where the chains end, in [-1, 1], shape (batch, action_dim)
         """
 
-    def starts(self) -> th.Tensor:
+    def fixed_draws(self) -> th.Tensor:
         """
-        :return: where the chains of deterministic actions start, the same for all observations, shape
-            (n_action_samples, action_dim): well spread points of [-1, 1]^d
+        :return: what stands for chance in deterministic actions, the same for all observations, a row for each of
+            ``n_action_samples``: by default well spread points of [-1, 1]^d
         """
         return fixed_starts(self.n_action_samples, self.action_dim)
 
     @abstractmethod
-    def run_without_noise(self, features: th.Tensor, starts: th.Tensor) -> th.Tensor:
+    def run_deterministic(self, features: th.Tensor, draws: th.Tensor) -> th.Tensor:
         """
         The chains of deterministic actions. They are never compiled: what they compute must not depend on whether the
         model was just trained.
 
         :param features: shape (batch, features_dim)
-        :param starts: those of :meth:`starts`, shape (batch, action_dim), in the precision of the features
+        :param draws: as of :meth:`fixed_draws`, a row for each of the features, in their precision
         :return: as of :meth:`run`
         """
 
@@ -281,11 +281,11 @@ class ChainPolicy(BasePolicy):
         :return: actions in [-1, 1], shape (batch, action_dim), float32
         """
         features = self._features_one_by_one(obs).to(self.exact_dtype)
-        starts = self.starts().to(features).repeat(len(features), 1)
+        draws = self.fixed_draws().to(features).repeat(len(features), 1)
         features = features.repeat_interleave(self.n_action_samples, dim=0)
-        run = self._graphed_run_without_noise if self.use_cuda_graphs else self.run_without_noise
+        run = self._graphed_run_deterministic if self.use_cuda_graphs else self.run_deterministic
         by_blocks = batch_invariant if self.batch_invariant else _at_once
-        actions = by_blocks(run, features, starts)
+        actions = by_blocks(run, features, draws)
         return best_of_samples(
             actions, self.n_action_samples, lambda: by_blocks(self._lowest_q_values, features, actions)
         ).float()

@@ -26,13 +26,13 @@ OBSERVATIONS = "observations"
 class PolicyModule(nn.Module):
     """
     A copy of a policy on the CPU that maps observations to actions with tensor operations only, without randomness:
-    deterministic chains have fixed starts and no noise, the others take both as arguments. Features are extracted in
+    deterministic chains have fixed draws, the others take them as arguments. Features are extracted in
     float32, as in the policy; the chain, and the choice among several chains, are computed in the given precision.
     Raises ``ValueError`` if ``vec_normalize`` does not fit the observations, or if the policy cannot be exported.
     """
 
-    #: Where chains without noise start, shape (n_action_samples, action_dim).
-    starts: th.Tensor
+    #: The policy's fixed draws, with a row for each of ``n_action_samples``.
+    fixed: th.Tensor
     #: Center of the action box, of its shape, like the next three.
     center: th.Tensor
     #: Half of the box's width.
@@ -61,7 +61,7 @@ class PolicyModule(nn.Module):
         #: Shapes of the draws that are arguments, by name.
         self.draw_shapes = {} if deterministic else policy.draw_shapes()
         self.normalizers = _make_normalizers(vec_normalize, self.observation_space)
-        self.register_buffer("starts", policy.starts().to(self.dtype))
+        self.register_buffer("fixed", policy.fixed_draws().to(self.dtype))
         self._register_bounds()
         self.train(False)
         self.requires_grad_(False)
@@ -73,7 +73,7 @@ class PolicyModule(nn.Module):
         """
         features = self.chain.critic.features(self._normalize(observations)).to(self.dtype)
         if self.deterministic:
-            draws = (self.starts.expand(features.shape[0], -1, -1).reshape(-1, self.action_dim),)
+            draws = (self.fixed.expand(features.shape[0], -1, -1).flatten(0, 1),)
         else:
             draws = tuple(draw.to(self.dtype) for draw in self.chain_draws(draws))
         if self.n_action_samples > 1:

@@ -105,13 +105,13 @@ class LangevinPolicy(ChainPolicy):
         initial_actions, noise = draws
         return self.run_chain(features, initial_actions, noise).actions
 
-    def run_without_noise(self, features: th.Tensor, starts: th.Tensor) -> th.Tensor:
+    def run_deterministic(self, features: th.Tensor, draws: th.Tensor) -> th.Tensor:
         """
         :param features: shape (batch, features_dim)
-        :param starts: where the chains begin, shape (batch, action_dim), in the precision of the features
+        :param draws: where chains without noise begin, shape (batch, action_dim), in the precision of the features
         :return: where they end, in [-1, 1], shape (batch, action_dim)
         """
-        return self.run_chain(features, starts, None).actions
+        return self.run_chain(features, draws, None).actions
 
     def draw_shapes(self) -> dict[str, tuple[int | str, ...]]:
         """

@@ -37,8 +37,8 @@ def hyperparams_file(algo: str) -> Path | None:
     :return: the YAML file of our hyperparameters for it, ``None`` if there is none
     """
     package = Path(sb3_lql.__file__).parent
-    # Those settings are constructors' defaults
-    algo = "compared" if algo.startswith("compared") else algo
+    if algo.startswith("compared") and algo in ALGORITHMS:
+        algo = "compared"  # whose settings are constructors' defaults
     # In a wheel the files lie within the package, in a checkout beside it
     candidates = (folder / "hyperparams" / f"{algo}.yml" for folder in (package, package.parent))
     return next((path for path in candidates if path.is_file()), None)

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch as th
 
@@ -10,6 +11,7 @@ from sb3_lql.baselines import DPMD, SDAC
 from tests.baselines.checks import (
     TINY,
     parameters_on_humanoid,
+    random_batch,
     what_changes,
 )
 
@@ -120,12 +122,104 @@ def test_the_denoiser_learns_at_every_other_update_beginning_with_the_first(algo
 def test_actions_that_are_stored_have_the_noise_of_the_temperature_and_predicted_ones_stay_in_the_box(
     algorithm: Any,
 ) -> None:
-    """At first its standard deviation is half of the box."""
-    model = algorithm("MlpPolicy", "Pendulum-v1", **TINY | dict(buffer_size=400)).learn(400)
-    stored = th.as_tensor(model.replay_buffer.actions[30:400]).flatten()
-    assert (stored.abs() > 1).any()
-    actions = model.predict(model.replay_buffer.observations[:200, 0])[0]
+    """At first its standard deviation is half of the box, around the policy's own action."""
+    model = algorithm("MlpPolicy", "Pendulum-v1", **TINY).learn(20)
+    policy_action = th.full((1, 1), 0.7)
+    model.policy.act = lambda features, *draws: policy_action
+    model._n_updates, model._last_obs = 1, model.env.reset()
+    stored = np.array([model._sample_action(0)[1].item() for _ in range(3_000)])
+    assert stored.mean() == pytest.approx(0.7, abs=5 * 0.5 / 3_000**0.5)
+    assert stored.std() == pytest.approx(0.5, rel=5 / 6_000**0.5)
+    del model.policy.act
+    actions = model.predict(model.replay_buffer.observations[:20, 0])[0]
     assert all(model.action_space.contains(action) for action in actions)
+
+
+def test_noise_is_clipped_where_that_is_asked_for(algorithm: Any) -> None:
+    model = algorithm("MlpPolicy", "Pendulum-v1", clip_noisy_actions=True, **TINY | dict(buffer_size=200)).learn(200)
+    assert np.abs(model.replay_buffer.actions[:200]).max() == 1.0
+
+
+def best_of_chains(model: Any, obs: th.Tensor, n: int) -> th.Tensor:
+    """The best of the online denoiser's chains by the smaller critic, and the noise of the temperature; written out."""
+    process, rows = model.policy.process, obs.repeat_interleave(n, dim=0)
+    x, z = 0.5 * th.randn(len(rows), 1), th.randn(process.n_steps - 1, len(rows), 1)
+    alpha_bar = [1.0, *process.alpha_bar.tolist()]
+    with th.no_grad():
+        for t in range(process.n_steps - 1, -1, -1):
+            now, before = alpha_bar[t + 1], alpha_bar[t]
+            beta = 1 - now / before
+            clean = ((x - (1 - now) ** 0.5 * model.policy.denoiser(rows, x, t)) / now**0.5).clamp(-1, 1)
+            x = (beta * before**0.5 * clean + (1 - before) * (1 - beta) ** 0.5 * x) / (1 - now)
+            if t > 0:
+                x = x + (beta * (1 - before) / (1 - now)) ** 0.5 * z[process.n_steps - 1 - t]
+        q_values = model.critic(rows, x).amin(dim=0).view(-1, n)
+    best = x.view(-1, n).gather(1, q_values.argmax(dim=1, keepdim=True))
+    return best + 0.1 * 5.0 * th.randn_like(best)
+
+
+def test_sdacs_loss_is_the_one_written_out() -> None:
+    model: Any = SDAC("MlpPolicy", "Pendulum-v1", n_guesses=5, n_action_samples=3, n_denoising_steps=4, **TINY)
+    model._n_updates, batch = 1, random_batch(model)
+    th.manual_seed(2)
+    (loss,) = model._before_td_step(batch)
+
+    th.manual_seed(2)
+    obs, process = batch.observations, model.policy.process
+    actions = best_of_chains(model, obs, 3)
+    t = th.randint(4, (8,))
+    alpha_bar = process.alpha_bar[t, None].float()
+    x = alpha_bar.sqrt() * actions + (1 - alpha_bar).sqrt() * th.randn(8, 1)
+    guesses = th.randn(5, 8, 1)
+    with th.no_grad():
+        q_values = []
+        for e in guesses:
+            q_values.append(
+                model.critic(obs, ((x - (1 - alpha_bar).sqrt() * e) / alpha_bar.sqrt()).clamp(-1, 1)).amin(0)
+            )
+        weights = th.softmax(5 / 5.0 * th.stack(q_values), dim=0)
+    errors = (model.policy.denoiser(obs, x, t) - guesses).square()
+    assert loss.value.item() == pytest.approx((weights * errors).mean().item(), rel=1e-4)
+
+
+def test_dpmds_loss_is_the_one_written_out() -> None:
+    """On actions of the TD target at the next observations, with the critics of after the step."""
+    model: Any = DPMD("MlpPolicy", "Pendulum-v1", n_action_samples=3, n_denoising_steps=4, **TINY)
+    model._n_updates, batch = 1, random_batch(model)
+    th.manual_seed(3)
+    actions = model._next_actions(batch)
+    th.manual_seed(3)
+    assert th.allclose(actions, best_of_chains(model, batch.next_observations, 3), atol=1e-5)
+    for optimizer in model.policy.optimizers.values():
+        optimizer.zero_grad()
+    th.manual_seed(4)
+    loss = next(model._after_td_step(batch, th.zeros(2, 8, 1), actions))
+
+    th.manual_seed(4)
+    t, e = th.randint(4, (8,)), th.randn(8, 1)
+    alpha_bar = model.policy.process.alpha_bar[t, None].float()
+    x = alpha_bar.sqrt() * actions + (1 - alpha_bar).sqrt() * e
+    q_values = model.critic(batch.next_observations, actions).amin(0)
+    weights = ((q_values - 0.0 / 1.0).clamp(-3, 3) / 5.0).exp().detach()
+    errors = (model.policy.denoiser(batch.next_observations, x, t) - e).square()
+    assert loss.value.item() == pytest.approx((weights * errors).mean().item(), rel=1e-5)
+
+
+def test_dpmds_moments_move_at_every_update() -> None:
+    model: Any = DPMD("MlpPolicy", "Pendulum-v1", **TINY | dict(learning_starts=1_000)).learn(30)
+    changed = what_changes(model, ["q_mean", "q_std", "denoiser.network.0.weight"], 4)
+    assert changed == [[True, True, due] for due in (True, False) * 2]
+
+
+@pytest.mark.parametrize("update", [1, 50_000, 100_000, 150_000])
+def test_the_actors_rate_falls_between_its_updates_25_000_and_75_000(algorithm: Any, update: int) -> None:
+    """Of which there is one for every two: 3e-4, 3e-4, 1.65e-4, 3e-5."""
+    model = algorithm("MlpPolicy", "Pendulum-v1", **TINY)
+    model._n_updates = update
+    expected = {1: 3e-4, 50_000: 3e-4, 100_000: 1.65e-4, 150_000: 3e-5}[update]
+    assert model._learning_rates()["actor"] == pytest.approx(expected)
+    model.final_actor_learning_rate = None
+    assert model._learning_rates()["actor"] == 3e-4
 
 
 def test_number_of_parameters_is_that_of_table_2(algorithm: Any) -> None:

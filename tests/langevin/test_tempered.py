@@ -27,6 +27,11 @@ from sb3_lql.langevin.tempered import (
 )
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    th.manual_seed(0)
+
+
 def linear(slope: float) -> ValueAndGradient:
     """Q(a) = slope * (a_1 + ... + a_d)."""
     return lambda actions: (slope * actions.sum(dim=-1), th.full_like(actions, slope))
@@ -110,7 +115,7 @@ def test_the_mean_weight_is_unbiased() -> None:
 @pytest.mark.parametrize("action_dim", [1, 3])
 def test_divergence_and_entropy_of_a_linear_q_are_those_in_closed_form(action_dim: int) -> None:
     """exp(c a) on [-1, 1]: log Z / Z_0 = log(sinh c / c), E[a] = coth c - 1 / c."""
-    sampler = adapted(TemperedSampler(20, 32, inverse_temperature=5.0), linear(0.8), action_dim)
+    sampler = adapted(TemperedSampler(20, 64, inverse_temperature=5.0), linear(0.8), action_dim)
     chain = sampler(linear(0.8), sampler.draw(2_000, action_dim))
     c = 0.8 * 5.0
     log_z = math.log(math.sinh(c) / c)
@@ -145,7 +150,6 @@ def test_nothing_adapts_to_a_chain_gone_wrong() -> None:
 @pytest.mark.parametrize("w", [1.0, 5.0, 20.0, 100.0, 500.0])
 def test_actions_of_the_bandit_are_drawn_from_the_law(w: float) -> None:
     """10,000 of them: within 0.03 of the total variation that as many independent draws have."""
-    th.manual_seed(0)
     sampler = adapted(TemperedSampler(20, 16, inverse_temperature=w), reward, 2)
     chain = sampler(reward, sampler.draw(10_000, 2))
     points = th.as_tensor(grid().reshape(-1, 2) / BOUND, dtype=th.float32)

@@ -22,7 +22,9 @@ class ComparedDIPO(DIPO):
     noise schedule, ``x_T`` of half the size, 30 steps for each minibatch of actions, and time limits that do not end
     episodes. The paper's table has Mish and a ``reward_scale`` of 0.2; the code that it likely ran, neither.
 
-    One thing differs: the limit on the gradient's norm holds for both critics together, and not for each.
+    The denoising loss has a factor of one half, the average follows at every second update, and networks begin as a
+    truncated normal. Two things differ: the limit on the gradient's norm holds for both critics together, and not for
+    each; second actions leave the replay buffer with their transitions, where that code keeps them all.
 
     :param action_grad_norm: largest norm of the gradient of all the minibatch's actions, whatever their dimension
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``

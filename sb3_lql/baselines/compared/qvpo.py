@@ -45,6 +45,8 @@ class ComparedQVPO(DiffusionAlgorithm):
 
     #: The arguments that are not passed.
     defaults: ClassVar[dict[str, Any]] = DiffusionAlgorithm.defaults | dict(final_actor_learning_rate=5e-5)
+    #: Arguments of the policy that a user may replace by ``policy_kwargs``.
+    policy_defaults: ClassVar[dict[str, Any]] = dict(fixed_noise=True)
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class UncorrectedGaussian(SquashedDiagGaussianDistribution):
 
 
 class ComparedActor(Actor):
-    """SB3's actor with that distribution, and a lower limit to its standard deviation."""
+    """SB3's actor with that distribution, and a standard deviation of at most e^0.5."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -93,7 +93,11 @@ class ComparedSAC(SAC):
     """
     SB3's SAC as the paper very likely ran it. *Defect:* the log-density of an action is that of the Gaussian before
     ``tanh``, without the correction for it; so the temperature sets the spread before ``tanh``, to a standard deviation
-    of 0.089. The temperature begins at e. For a comparison that is fair to SAC take ``stable_baselines3.SAC``.
+    of 0.089. For a comparison that is fair to SAC take ``stable_baselines3.SAC``.
+
+    Besides, the temperature begins at e, rewards are scaled by 0.2, the actor's standard deviation is at most e^0.5, and
+    networks have three layers of 256 GELU units that begin as a truncated normal. SB3's factor of one half in the
+    critics' loss stays, which Adam does not notice.
 
     :param policy: as of ``stable_baselines3.SAC``
     :param env: likewise
