@@ -95,8 +95,8 @@ class ComparedSAC(SAC):
     ``tanh``, without the correction for it; so the temperature sets the spread before ``tanh``, to a standard deviation
     of 0.089. For a comparison that is fair to SAC take ``stable_baselines3.SAC``.
 
-    Besides, the temperature begins at e, rewards are scaled by 0.2, the actor's standard deviation is at most e^0.5, and
-    networks have three layers of 256 GELU units that begin as a truncated normal. SB3's factor of one half in the
+    Besides, the temperature begins at e, rewards are scaled by 0.2, the actor's standard deviation is at most e^0.5,
+    and networks have three layers of 256 GELU units that begin as a truncated normal. SB3's factor of one half in the
     critics' loss stays, which Adam does not notice.
 
     :param policy: as of ``stable_baselines3.SAC``
