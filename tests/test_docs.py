@@ -16,10 +16,10 @@ pytest.importorskip("markdown_it")
 import sb3_lql
 from sb3_lql import LQL, NCLQL
 from sb3_lql.benchmark.bandit.distances import distance_table
-from sb3_lql.benchmark.bandit.measures import mode_table
+from sb3_lql.benchmark.bandit.measures import measured_rows, mode_table
 from sb3_lql.benchmark.bandit.runs import NAMES
 from sb3_lql.benchmark.comparison.report import write_report
-from sb3_lql.benchmark.speed import speed_table
+from sb3_lql.benchmark.speed import parameters_table, speed_table
 from sb3_lql.benchmark.tables import markdown_table
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -39,6 +39,24 @@ def test_bandit_page_shows_the_measures_of_all_runs() -> None:
     table = mode_table([(f"{NAMES[run['algo']]}, seed {run['seed']}", run) for run in runs])
     assert table in (DOCS / "bandit.md").read_text()
     assert table in (DOCS / "bandit" / "tables.md").read_text()
+
+
+def test_bandit_page_shows_what_the_rivals_measured() -> None:
+    runs = json.loads((DOCS / "bandit" / "rivals" / "runs.json").read_text())
+    assert {run["algo"] for run in runs} >= {
+        "nclql",
+        "lql",
+        "qsm",
+        "dipo",
+        "dacer",
+        "qvpo",
+        "sdac",
+        "dpmd",
+        "mvp",
+        "sac",
+    }
+    rows = [row for run in runs for row in measured_rows(NAMES[run["algo"]], run)]
+    assert mode_table(rows) in (DOCS / "bandit.md").read_text()
 
 
 def test_bandit_page_shows_all_distances() -> None:
@@ -61,6 +79,15 @@ def test_speed_page_shows_the_tables_of_its_results() -> None:
     assert list(report["sizes"]) == ["halfcheetah", "humanoid"]
     for figures in report["sizes"].values():
         assert speed_table(figures) in page
+
+
+def test_speed_page_compares_all_algorithms() -> None:
+    page = (DOCS / "speed.md").read_text()
+    report = json.loads((DOCS / "results" / "speed_rivals.json").read_text())
+    assert report["command"] in page
+    figures = report["sizes"]["humanoid"]
+    assert speed_table(figures["timings"]) in page
+    assert parameters_table(figures["parameters"]) in page
 
 
 def returns_table(runs: list[dict[str, Any]]) -> str:
@@ -176,8 +203,10 @@ def test_every_public_attribute_is_described() -> None:
     modules = [
         path
         for folder in (
+            "baselines",
             "collecting",
             "common",
+            "diffusion",
             "engine",
             "envs",
             "exporting",

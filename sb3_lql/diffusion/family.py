@@ -21,11 +21,17 @@ DECAY = (25_000, 75_000)
 class ActorBatch(NamedTuple):
     """A minibatch with which the denoiser's own comes."""
 
+    #: As in SB3's minibatch, like the next five.
     observations: Any
+    #: Likewise.
     actions: th.Tensor
+    #: Likewise.
     next_observations: Any
+    #: Likewise.
     dones: th.Tensor
+    #: Likewise.
     rewards: th.Tensor
+    #: Likewise.
     discounts: th.Tensor | None = None
     #: What the denoiser learns from.
     actor_observations: Any = None
