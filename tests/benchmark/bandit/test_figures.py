@@ -120,9 +120,12 @@ def test_steps_shows_the_start_and_ten_times_on_the_way(runs: list[Run]) -> None
         assert titles[-1].startswith("step 20")
 
 
-def test_sac_has_no_chain_to_draw(runs: list[Run]) -> None:
-    with pytest.raises(ValueError, match="SAC runs no Langevin chain: pass runs of LQL and NC-LQL"):
-        figures.steps(runs[2])
+@pytest.mark.parametrize("name", ["SAC", "SDAC"])
+def test_only_langevin_chains_have_value_maps(runs: list[Run], name: str) -> None:
+    (run,) = (run for run in runs if run.name == name)
+    assert not run.is_langevin
+    with pytest.raises(ValueError, match=f"{name} runs no Langevin chain: pass runs of LQL and NC-LQL"):
+        figures.value_maps([run])
 
 
 def test_saved_figure_is_svg_and_png_and_the_same_again(tmp_path: Path) -> None:
