@@ -85,7 +85,7 @@ class NaiveUpdate:
         self.step_sizes: list[float] = sampler.step_sizes.tolist()
         self.n_steps = sampler.n_steps
         self.sigmas = sampler.sigmas.clone() if sampler.noise_conditioned else None
-        self.inverse_temperature = model.inverse_temperature
+        self.inverse_temperature = model.policy.sampler.inverse_temperature
         self.normalize_score = model.normalize_score
         self.reward_scale = model.reward_scale
         self.gamma = model.gamma

@@ -122,17 +122,21 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         arguments = {**self.defaults, **kwargs}
         of_sb3 = {name: arguments.pop(name) for name in OF_SB3 & arguments.keys()}
         init_setup_model = arguments.pop("_init_setup_model")
-        check_policy(policy, self.policy_aliases, self.policy_base)
+        vars(self).update(arguments)
+        check_policy(policy, self._aliases(), self.policy_base)
         if env is not None:
             env = maybe_make_env(env, of_sb3["verbose"])
             check_action_space(env.action_space)
             check_observation_space(env.observation_space)
         super().__init__(policy, env, learning_rate, sde_support=False, support_multi_env=True, **of_sb3)  # type: ignore[arg-type]
-        vars(self).update(arguments)
         if init_setup_model:
             self._setup_model()
 
     # What an algorithm may override
+
+    def _aliases(self) -> dict[str, type[BasePolicy]]:
+        """Policy classes by name, which an algorithm's arguments may decide."""
+        return self.policy_aliases
 
     def _sample(self, batch_size: int) -> Batch:
         """The minibatch of an update: SB3's named tuple, or one with more fields."""
@@ -256,6 +260,9 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
             )
 
     # Construction
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        return self._aliases()[policy_name]
 
     @property
     def n_action_samples(self) -> int:

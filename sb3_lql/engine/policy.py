@@ -192,6 +192,11 @@ class ChainPolicy(BasePolicy):
         return 1
 
     @property
+    def n_parallel(self) -> int:
+        """Actions that a chain looks at side by side."""
+        return 1
+
+    @property
     def exact_dtype(self) -> th.dtype:
         """The precision of deterministic actions."""
         return th.float32

@@ -1,4 +1,4 @@
-"""A Langevin chain on a copy of a critic, by operations that exporters know."""
+"""Chains on a copy of a critic, by operations that exporters know."""
 
 import copy
 
@@ -8,6 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from sb3_lql.engine.policy import ExportableChain
 from sb3_lql.langevin.sampler import LangevinSampler, ScoreFunction
+from sb3_lql.langevin.tempered import TemperedDraws, TemperedSampler
 from sb3_lql.networks.critics import EnsembleCritic
 
 
@@ -52,6 +53,43 @@ class ExportableLangevin(ExportableChain):
             return self.critic.action_gradient(features)
         levels = features.new_zeros(features.shape[0], dtype=th.int64)
         return lambda actions, level: gradient(features, actions, levels + level)
+
+
+class ExportableTempered(ExportableChain):
+    """
+    The chains of a :class:`~sb3_lql.langevin.tempered_policies.TemperedPolicy`, on the CPU.
+
+    :param sampler: the chain and its state, which is copied
+    :param critic: the critic, which is copied
+    :param dtype: in which chains are computed; features are extracted in float32
+    :raises ValueError: for a critic whose gradient is autograd's, which exporters do not know
+    """
+
+    critic: EnsembleCritic
+
+    def __init__(self, sampler: TemperedSampler, critic: EnsembleCritic, dtype: th.dtype) -> None:
+        if not critic.has_closed_form_gradient:
+            raise ValueError(
+                f"{type(critic).__name__} leaves its gradient to autograd: use linear layers with Mish, ReLU, SiLU or "
+                "Tanh."
+            )
+        super().__init__(critic, dtype)
+        self.sampler = copy.deepcopy(sampler).cpu().to(dtype)
+
+    def forward(self, features: th.Tensor, starts: th.Tensor, *others: th.Tensor) -> th.Tensor:
+        """
+        :param features: shape (batch, features_dim)
+        :param starts: where particles begin, shape (batch, n_particles, action_dim); or, of deterministic actions,
+            (batch, n_particles * action_dim)
+        :param others: the other draws of a chain; none for deterministic actions
+        :return: shape (batch, action_dim)
+        """
+        n_particles = self.sampler.n_particles
+        look = self.critic.lowest_of_each(features, n_particles)
+        if not others:
+            return self.sampler.climb(look, starts.view(-1, n_particles, self.critic.input_parts[1]))
+        actions: th.Tensor = self.sampler(look, TemperedDraws(starts, *others)).actions
+        return actions
 
 
 class _Constant(nn.Module):

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim
 
-from sb3_lql.common.validation import check_count, check_flag, check_positive
+from sb3_lql.common.validation import check_count, check_flag, check_number, check_positive
 from sb3_lql.engine.algorithm import Batch, ChainAlgorithm
 from sb3_lql.engine.arguments import DEFAULTS, SharedArguments
 from sb3_lql.langevin.policies import CnnPolicy, LangevinPolicy, MlpPolicy, MultiInputPolicy
@@ -21,6 +22,7 @@ class LangevinArguments(SharedArguments, total=False):
 
     :param inverse_temperature: ``w`` of the target density exp(w * Q); with a normalised score, a factor on the step
         length
+    :param target_entropy: that of actions in [-1, 1]^d at which ``inverse_temperature="auto"`` aims; "auto" for ``-d``
     :param n_langevin_steps: ``T``, Langevin steps per noise level
     :param normalize_score: divide every score by its L2 norm (appendix E.2); ``False`` for Langevin dynamics as it is
         defined. The score is the gradient of the sum of the critics: with two of them, the target density is
@@ -29,7 +31,8 @@ class LangevinArguments(SharedArguments, total=False):
         losses and weights stay float32. CPUs are slower at it, which a warning says
     """
 
-    inverse_temperature: float
+    inverse_temperature: float | str
+    target_entropy: float | str
     n_langevin_steps: int
     normalize_score: bool
     bfloat16_chain: bool
@@ -55,11 +58,17 @@ class LangevinAlgorithm(ChainAlgorithm):
     policy_base: ClassVar[type[BasePolicy]] = LangevinPolicy
     #: The arguments that are not passed, of :class:`LangevinArguments`.
     defaults: ClassVar[dict[str, Any]] = DEFAULTS | dict(
-        reward_scale=0.2, inverse_temperature=500.0, normalize_score=True, bfloat16_chain=False
+        reward_scale=0.2,
+        inverse_temperature=500.0,
+        target_entropy="auto",
+        normalize_score=True,
+        bfloat16_chain=False,
     )
 
     #: The policy: critic, target and sampler.
     policy: LangevinPolicy
+    #: As the constructor takes it.
+    target_entropy: float | str
     #: As the constructor takes it.
     n_langevin_steps: int
     #: As the constructor takes it.
@@ -84,25 +93,44 @@ class LangevinAlgorithm(ChainAlgorithm):
         return chain.actions
 
     @property
-    def inverse_temperature(self) -> float:
-        """``w`` of the target density exp(w * Q); it may be changed at any time."""
+    def inverse_temperature(self) -> float | str:
+        """
+        ``w`` of the target density exp(w * Q), as the constructor takes it; it may be changed at any time. What "auto"
+        has come to is ``policy.sampler.inverse_temperature``.
+        """
         # Stored under its own name, where SB3's save and load look for it
-        value: float = vars(self)["inverse_temperature"]
+        value: float | str = vars(self)["inverse_temperature"]
         return value
 
     @inverse_temperature.setter
-    def inverse_temperature(self, value: float) -> None:
-        value = check_positive("inverse_temperature", value)
+    def inverse_temperature(self, value: float | str) -> None:
+        first = self._first_inverse_temperature(value)
         if hasattr(self, "policy"):
-            self.policy.sampler.inverse_temperature = value
+            self.policy.sampler.inverse_temperature = first
         vars(self)["inverse_temperature"] = value
+
+    def _first_inverse_temperature(self, value: float | str) -> float:
+        """
+        The number for which the argument stands, at first: a ``ValueError`` if it is not positive and finite or a name
+        that the algorithm does not know, a ``TypeError`` if it is something else.
+        """
+        return check_positive("inverse_temperature", value)
+
+    def _entropy_wanted(self) -> float:
+        """``target_entropy``, of actions in [-1, 1]^d; "auto" stands for ``-d``, as in SAC."""
+        if isinstance(self.target_entropy, str):
+            if self.target_entropy != "auto":
+                raise ValueError(f"target_entropy={self.target_entropy!r} is no number: pass one, or 'auto'.")
+            return -float(get_action_dim(self.action_space))
+        return check_number("target_entropy", self.target_entropy)
 
     def _policy_arguments(self) -> dict[str, Any]:
         own = dict(sampler=self._make_sampler(), bfloat16_chain=self.bfloat16_chain)
         return super()._policy_arguments() | own
 
     def _check_arguments(self) -> None:
-        check_positive("inverse_temperature", self.inverse_temperature)
+        self._entropy_wanted()
+        self._first_inverse_temperature(self.inverse_temperature)
         check_count("n_langevin_steps", self.n_langevin_steps)
         check_flag("normalize_score", self.normalize_score)
         check_flag("bfloat16_chain", self.bfloat16_chain)

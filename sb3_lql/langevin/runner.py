@@ -1,9 +1,10 @@
-"""A Langevin chain on a critic, as it is and compiled."""
+"""Chains on a critic, as they are and compiled."""
 
 import torch as th
 
 from sb3_lql.engine.acceleration import compiled
 from sb3_lql.langevin.sampler import LangevinChain, LangevinSampler
+from sb3_lql.langevin.tempered import TemperedChain, TemperedDraws, TemperedSampler
 from sb3_lql.networks.critics import EnsembleCritic
 
 
@@ -26,3 +27,25 @@ def langevin_chain(
 
 #: Compiled once for all models of an architecture, and all batches but those of one row.
 compiled_langevin_chain = compiled(langevin_chain, batch_dims=dict(features=0, initial_actions=0, noise=1))
+
+
+def tempered_chain(
+    sampler: TemperedSampler,
+    critic: EnsembleCritic,
+    features: th.Tensor,
+    starts: th.Tensor,
+    noise: th.Tensor,
+    acceptance: th.Tensor,
+    resampling: th.Tensor,
+    choice: th.Tensor,
+) -> TemperedChain:
+    """Particles for each row of ``features``, on the smallest critic; the draws are those of ``TemperedDraws``."""
+    draws = TemperedDraws(starts, noise, acceptance, resampling, choice)
+    chain: TemperedChain = sampler(critic.lowest_of_each(features, starts.shape[1]), draws)
+    return chain
+
+
+#: Likewise.
+compiled_tempered_chain = compiled(
+    tempered_chain, batch_dims=dict(features=0, starts=0, noise=1, acceptance=1, resampling=1, choice=0)
+)

@@ -1,5 +1,6 @@
 """Noise schedules and the (annealed) Langevin chain: tensors in, tensors out. Nothing here knows of RL."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -35,6 +36,22 @@ def annealed_step_sizes(step_size: float, sigmas: th.Tensor) -> th.Tensor:
     :return: tensor of shape (n_levels,)
     """
     return step_size * (sigmas / sigmas[-1]).square()
+
+
+def radial_inverse_temperature(action_dim: int, entropy: float) -> float:
+    """
+    The ``w`` of normalised scores whose law has this entropy.
+
+    The drift towards an action ``a*`` has the same length everywhere then, and Langevin dynamics the density ``w^d
+    exp(-w |a - a*|) / (S_d Gamma(d))``, with ``S_d`` the surface of the unit sphere. Its entropy is ``log(S_d Gamma(d))
+    - d log(w) + d``, whatever Q is.
+
+    :param action_dim: ``d``
+    :param entropy: in nats, of actions in [-1, 1]^d
+    :return: ``w``
+    """
+    log_surface = math.log(2.0) + 0.5 * action_dim * math.log(math.pi) - math.lgamma(0.5 * action_dim)
+    return math.exp((log_surface + math.lgamma(action_dim) + action_dim - entropy) / action_dim)
 
 
 class LangevinChain(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch as th
 from torch import nn
 
-#: Values and gradients, of shapes (batch,) and (batch, action_dim), of actions of shape (batch, action_dim).
+#: Values, of shape (...), and gradients, of shape (..., action_dim), of actions of shape (..., action_dim).
 ValueAndGradient = Callable[[th.Tensor], tuple[th.Tensor, th.Tensor]]
 
 #: Acceptance to which step sizes adapt: the best for Metropolis-adjusted Langevin moves in many dimensions.
@@ -16,10 +16,16 @@ TARGET_ACCEPTANCE = 0.574
 ADAPTATION_RATE, EARLY_FACTOR, N_EARLY = 0.05, 4.0, 50
 #: Share of a minibatch in the running scale of the gradient.
 SCALE_SHARE = 0.05
+#: Least scale of a coordinate of the gradient, and largest logarithm of the ratio of two to which step sizes follow.
+LEAST_SCALE, LARGEST_LOG_RATIO = 1e-6, math.log(100.0)
 #: Largest step size, beyond which reflection makes all moves alike.
 LARGEST_STEP = 4.0
 #: Largest drift of a move in a coordinate.
 LARGEST_DRIFT = 1.0
+#: Rate at which ``log w`` follows the entropy, for each action coordinate, and its largest change at once.
+TEMPERATURE_RATE, LARGEST_TEMPERATURE_STEP = 0.05, 0.2
+#: Range of a ``w`` that is learned.
+LEAST_INVERSE_TEMPERATURE, LARGEST_INVERSE_TEMPERATURE = 1e-3, 1e7
 #: Particles are resampled where their effective number falls below this share of them.
 LEAST_EFFECTIVE_SHARE = 0.5
 
@@ -69,9 +75,8 @@ class TemperedChain(NamedTuple):
     effective_share: th.Tensor
     #: Logarithms of the step sizes of the moves, shape (n_rungs,).
     log_steps: th.Tensor
-    #: Logarithm of the root mean square of the gradient's norm at the starts, shape ().
-    log_scale: th.Tensor
-
+    #: Logarithms of the root mean square of the gradient's coordinates at the starts, shape (action_dim,).
+    log_scales: th.Tensor
     #: ``w``, shape ().
     inverse_temperature: th.Tensor
 
@@ -97,62 +102,109 @@ class TemperedSampler(nn.Module):
     to mode, which no chain that moves locally does.
 
     Rungs are geometric from where Q begins to matter, by the running scale of its gradient. Step sizes, one for each
-    rung, adapt to an acceptance of 0.574. Both are learned state.
+    rung, adapt to an acceptance of 0.574. They are longer in coordinates in which Q changes little, and shorter in
+    others. ``w`` may be learned. All of it is state.
 
+    :param action_dim: number of action coordinates
     :param n_rungs: ``K``
     :param n_particles: particles of each row
-    :param inverse_temperature: ``w`` at first
+    :param inverse_temperature: ``w``; where it is learned, at first
+    :param target_entropy: mean entropy of actions at which ``w`` is kept; ``None`` to leave it as it is
     """
 
-    #: ``log w``, shape ().
-    log_inverse_temperature: th.Tensor
+    #: ``log w`` where it is learned, shape ().
+    log_learned: th.Tensor
+    #: ``log w`` where it is given, shape (); no state, so that a file's agent can be loaded with another.
+    log_given: th.Tensor
     #: Logarithms of the step sizes, shape (n_rungs,).
     log_steps: th.Tensor
-    #: Logarithm of the gradient's scale, shape ().
-    log_scale: th.Tensor
+    #: Logarithms of the scales of the gradient's coordinates, shape (action_dim,).
+    log_scales: th.Tensor
     #: How often both were adapted, shape ().
     n_adaptations: th.Tensor
 
-    def __init__(self, n_rungs: int = 20, n_particles: int = 16, inverse_temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        action_dim: int,
+        n_rungs: int = 20,
+        n_particles: int = 16,
+        inverse_temperature: float = 1.0,
+        target_entropy: float | None = None,
+    ) -> None:
         super().__init__()
+        self.action_dim = action_dim
         self.n_rungs = n_rungs
         self.n_particles = n_particles
-        self.register_buffer("log_inverse_temperature", th.tensor(math.log(inverse_temperature)))
-        self.register_buffer("log_steps", th.zeros(n_rungs))
-        self.register_buffer("log_scale", th.zeros(()))
+        self.target_entropy = target_entropy
+        self.register_buffer("log_learned", th.tensor(math.log(inverse_temperature)))
+        self.register_buffer("log_given", self.log_learned.clone(), persistent=False)
+        self.register_buffer("log_scales", th.zeros(action_dim))
+        self.register_buffer("log_steps", self._first_log_steps(self.log_scales))
         self.register_buffer("n_adaptations", th.zeros((), dtype=th.int64))
 
     @property
-    def inverse_temperature(self) -> th.Tensor:
-        """``w``, shape ()."""
-        return self.log_inverse_temperature.exp()
+    def log_inverse_temperature(self) -> th.Tensor:
+        """``log w``, shape ()."""
+        return self.log_given if self.target_entropy is None else self.log_learned
 
-    def draw(self, batch_size: int, action_dim: int) -> TemperedDraws:
+    @property
+    def inverse_temperature(self) -> float:
+        """``w``; it may be changed at any time."""
+        return self.log_inverse_temperature.exp().item()
+
+    @inverse_temperature.setter
+    def inverse_temperature(self, value: float) -> None:
+        self.log_given.fill_(math.log(value))
+        self.log_learned.fill_(math.log(value))
+
+    @property
+    def chain_length(self) -> int:
+        """Steps in a chain, one after the other."""
+        return self.n_rungs
+
+    def draw_shapes(self) -> dict[str, tuple[int | str, ...]]:
+        """
+        :return: shapes of what :meth:`draw` returns, by name; the size of the batch is "batch"
+        """
+        particles = ("batch", self.n_particles)
+        return {
+            "starts": (*particles, self.action_dim),
+            "noise": (self.n_rungs, *particles, self.action_dim),
+            "acceptance": (self.n_rungs, *particles),
+            "resampling": (self.n_rungs, "batch", 1),
+            "choice": ("batch", 1),
+        }
+
+    def draw(self, batch_size: int, n_particles: int | None = None) -> TemperedDraws:
         """
         :param batch_size: number of rows
-        :param action_dim: number of action coordinates
+        :param n_particles: particles of each row, if not those of the constructor
         :return: what a chain needs
         """
-        shape, device = (batch_size, self.n_particles), self.log_steps.device
+        shape, device = (batch_size, n_particles or self.n_particles), self.log_steps.device
         return TemperedDraws(
-            starts=2.0 * th.rand((*shape, action_dim), device=device) - 1.0,
-            noise=th.randn((self.n_rungs, *shape, action_dim), device=device),
+            starts=2.0 * th.rand((*shape, self.action_dim), device=device) - 1.0,
+            noise=th.randn((self.n_rungs, *shape, self.action_dim), device=device),
             acceptance=th.rand((self.n_rungs, *shape), device=device),
             resampling=th.rand((self.n_rungs, batch_size, 1), device=device),
             choice=th.rand((batch_size, 1), device=device),
         )
 
-    def ladder(self, log_scale: th.Tensor) -> th.Tensor:
+    def ladder(self, log_scales: th.Tensor) -> th.Tensor:
         """
-        ``u_k = w ((1 + r)^(k/K) - 1) / r`` with ``r = w G / 2``, for a gradient of the scale ``G``.
+        ``u_k = w ((1 + r)^(k/K) - 1) / r`` with ``r = w G / 2``, for a gradient whose norm has the scale ``G``.
 
-        :param log_scale: ``log G``, shape ()
+        :param log_scales: logarithms of those of its coordinates, whose squares sum to that of ``G``
         :return: shape (n_rungs + 1,), from 0 to ``w``
         """
-        w = self.inverse_temperature
-        reach = 0.5 * w * log_scale.exp()
+        w = self.log_inverse_temperature.exp()
+        reach = 0.5 * w * _norm(log_scales)
         share = th.arange(self.n_rungs + 1, device=w.device) / self.n_rungs
         return w * th.expm1(share * reach.log1p()) / reach
+
+    def _first_log_steps(self, log_scales: th.Tensor) -> th.Tensor:
+        """Those before any have adapted: long where Q does not matter yet."""
+        return -(2.0 + self.ladder(log_scales)[1:] * _norm(log_scales)).log()
 
     def forward(self, value_and_gradient: ValueAndGradient, draws: TemperedDraws) -> TemperedChain:
         """
@@ -162,23 +214,19 @@ class TemperedSampler(nn.Module):
         """
         n_particles = draws.starts.shape[1]
 
-        def look(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-            q_values, gradients = value_and_gradient(actions.flatten(0, 1))
-            return q_values.view(actions.shape[:2]), gradients.view(actions.shape)
-
         actions = draws.starts
-        q_values, gradients = look(actions)
-        log_scale = gradients.square().sum(dim=2).mean().sqrt().clamp(min=1e-6).log()
+        q_values, gradients = value_and_gradient(actions)
+        seen_scales = gradients.square().mean(dim=(0, 1)).sqrt().clamp(min=LEAST_SCALE).log()
         adapted = self.n_adaptations > 0
-        rungs = self.ladder(th.where(adapted, self.log_scale, log_scale))
-        first_steps = -(2.0 + rungs[1:] * log_scale.exp()).log()
-        log_steps = th.where(adapted, self.log_steps, first_steps)
+        log_scales = th.where(adapted, self.log_scales, seen_scales)
+        rungs = self.ladder(log_scales)
+        log_steps = th.where(adapted, self.log_steps, self._first_log_steps(seen_scales))
 
         log_weights = th.full_like(q_values, -math.log(n_particles))
         log_z = th.zeros_like(q_values[:, 0])
         acceptance = []
         for rung in range(self.n_rungs):
-            u, step = rungs[rung + 1], log_steps[rung].exp()
+            u, steps = rungs[rung + 1], _by_coordinate(log_steps[rung], log_scales)
             unnormalized = log_weights + (u - rungs[rung]) * q_values
             increment = unnormalized.logsumexp(dim=1)
             log_z = log_z + increment
@@ -190,7 +238,12 @@ class TemperedSampler(nn.Module):
             actions, gradients, q_values = _take(actions, chosen), _take(gradients, chosen), q_values.gather(1, chosen)
 
             moved, probability = langevin_move(
-                look, Particles(actions, q_values, gradients), u, step, draws.noise[rung], draws.acceptance[rung]
+                value_and_gradient,
+                Particles(actions, q_values, gradients),
+                u,
+                steps,
+                draws.noise[rung],
+                draws.acceptance[rung],
             )
             actions, q_values, gradients = moved
             acceptance.append(probability.mean())
@@ -204,57 +257,77 @@ class TemperedSampler(nn.Module):
             acceptance=th.stack(acceptance),
             effective_share=effective_share(log_weights),
             log_steps=log_steps,
-            log_scale=log_scale,
-            inverse_temperature=self.inverse_temperature,
+            log_scales=seen_scales,
+            inverse_temperature=self.log_inverse_temperature.exp(),
         )
 
-    @th.no_grad()
-    def adapt(self, chain: TemperedChain, healthy: th.Tensor | float = 1.0) -> None:
+    def climb(self, value_and_gradient: ValueAndGradient, starts: th.Tensor) -> th.Tensor:
         """
-        Let ladder and step sizes follow what a chain has seen.
+        The steps of a chain without noise, weights or rejection, and the best of where they end.
+
+        :param value_and_gradient: Q and its gradient in the action
+        :param starts: shape (batch, n_starts, action_dim)
+        :return: shape (batch, action_dim)
+        """
+        actions = starts
+        for u, log_step in zip(self.ladder(self.log_scales)[1:], self.log_steps, strict=True):
+            _, gradients = value_and_gradient(actions)
+            steps = _by_coordinate(log_step, self.log_scales)
+            actions = (actions + _drift(steps, u, gradients)).clamp(-1.0, 1.0)
+        q_values, _ = value_and_gradient(actions)
+        return _take(actions, q_values.argmax(dim=1, keepdim=True)).squeeze(1)
+
+    @th.no_grad()
+    def adapt(self, chain: TemperedChain) -> None:
+        """
+        Let ladder and step sizes follow what a chain has seen, and ``w``, if there is a target, the entropy that it has
+        estimated: ``log w += 0.05 (H - H_target) / d``, by at most 0.2.
 
         :param chain: as :meth:`forward` returns it
-        :param healthy: 0 to leave them as they are
         """
         first, early = self.n_adaptations == 0, self.n_adaptations < N_EARLY
         rate = ADAPTATION_RATE * th.where(early, EARLY_FACTOR, 1.0)
         steps = (chain.log_steps + rate * (chain.acceptance - TARGET_ACCEPTANCE)).clamp(max=math.log(LARGEST_STEP))
-        scale = th.where(first, chain.log_scale, self.log_scale.lerp(chain.log_scale, SCALE_SHARE))
-        usable = th.as_tensor(healthy > 0, device=steps.device) & steps.isfinite().all() & scale.isfinite()
-        self.log_steps.copy_(th.where(usable, steps, self.log_steps))
-        self.log_scale.copy_(th.where(usable, scale, self.log_scale))
-        self.n_adaptations.add_(usable)
+        scales = th.where(first, chain.log_scales, self.log_scales.lerp(chain.log_scales, SCALE_SHARE))
+        self.log_steps.copy_(steps)
+        self.log_scales.copy_(scales)
+        self.n_adaptations.add_(1)
+        if self.target_entropy is not None:
+            excess = (chain.entropy.mean() - self.target_entropy) / self.action_dim
+            change = (TEMPERATURE_RATE * excess).clamp(-LARGEST_TEMPERATURE_STEP, LARGEST_TEMPERATURE_STEP)
+            bounds = math.log(LEAST_INVERSE_TEMPERATURE), math.log(LARGEST_INVERSE_TEMPERATURE)
+            self.log_learned.add_(change).clamp_(*bounds)
 
 
 def langevin_move(
     look: ValueAndGradient,
     particles: Particles,
     u: th.Tensor,
-    step: th.Tensor,
+    steps: th.Tensor,
     noise: th.Tensor,
     uniform: th.Tensor,
 ) -> tuple[Particles, th.Tensor]:
     """
     One Metropolis-adjusted Langevin step in the box, which leaves exp(u Q) as it is.
 
-    The proposal is ``y = fold(a + clip(h / 2 u dQ/da, ±1) + sqrt(h) z)``. In the unfolded line the way back mirrors the
-    way there, so that its density is that of one Gaussian.
+    The proposal is ``y = fold(a + clip(h / 2 u dQ/da, ±1) + sqrt(h) z)``, coordinate by coordinate. In the unfolded
+    line the way back mirrors the way there, so that its density is that of one Gaussian.
 
     :param look: Q and its gradient, of actions of the shape of the particles
     :param particles: where they are
     :param u: inverse temperature, shape ()
-    :param step: ``h``, shape ()
+    :param steps: ``h``, shape (action_dim,)
     :param noise: ``z``, of the shape of the actions
     :param uniform: on [0, 1), of the shape of the values
     :return: where they are then, and the probability with which each was moved
     """
     actions, q_values, gradients = particles
-    noise = step.sqrt() * noise
-    lifted = actions + _drift(step, u, gradients) + noise
+    noise = steps.sqrt() * noise
+    lifted = actions + _drift(steps, u, gradients) + noise
     proposed, slope = fold(lifted)
     proposed_q, proposed_gradients = look(proposed)
-    back = actions - lifted - slope * _drift(step, u, proposed_gradients)
-    log_ratio = u * (proposed_q - q_values) + (noise.square() - back.square()).sum(dim=-1) / (2.0 * step)
+    back = actions - lifted - slope * _drift(steps, u, proposed_gradients)
+    log_ratio = u * (proposed_q - q_values) + ((noise.square() - back.square()) / (2.0 * steps)).sum(dim=-1)
     probability = log_ratio.clamp(max=0.0).exp()
     accepted = uniform < probability
     moved = Particles(
@@ -297,8 +370,19 @@ def fold(points: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     return th.where(rising, phase - 1.0, 3.0 - phase).clamp(-1.0, 1.0), th.where(rising, 1.0, -1.0)
 
 
-def _drift(step: th.Tensor, u: th.Tensor, gradients: th.Tensor) -> th.Tensor:
-    return (0.5 * step * u * gradients).clamp(-LARGEST_DRIFT, LARGEST_DRIFT)
+def _norm(log_scales: th.Tensor) -> th.Tensor:
+    """The scale of a vector's norm, by those of its coordinates."""
+    return (2.0 * log_scales).exp().sum().sqrt()
+
+
+def _by_coordinate(log_step: th.Tensor, log_scales: th.Tensor) -> th.Tensor:
+    """Step sizes in inverse proportion to the gradient's scales, with ``log_step`` for their mean logarithm."""
+    bounded = log_scales.clamp(min=log_scales.max() - LARGEST_LOG_RATIO)
+    return (log_step + bounded.mean() - bounded).exp().clamp(max=LARGEST_STEP)
+
+
+def _drift(steps: th.Tensor, u: th.Tensor, gradients: th.Tensor) -> th.Tensor:
+    return (0.5 * steps * u * gradients).clamp(-LARGEST_DRIFT, LARGEST_DRIFT)
 
 
 def _index(log_weights: th.Tensor, points: th.Tensor) -> th.Tensor:

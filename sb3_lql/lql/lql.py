@@ -7,17 +7,20 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from typing_extensions import Unpack
 
 from sb3_lql.common.validation import check_positive
-from sb3_lql.langevin.family import LangevinAlgorithm, LangevinArguments
 from sb3_lql.langevin.policies import LangevinPolicy
 from sb3_lql.langevin.sampler import LangevinSampler, geometric_schedule
+from sb3_lql.langevin.tempered_policies import TemperedPolicy
+from sb3_lql.langevin.tempering import TemperedAlgorithm, TemperedArguments
 
 
-class LQL(LangevinAlgorithm):
+class LQL(TemperedAlgorithm):
     """
     Langevin Q-Learning (LQL): actions are drawn by Langevin dynamics on the critic's action-gradient, which aims at the
     Boltzmann distribution exp(w * Q(s, .)).
 
     Paper: https://arxiv.org/abs/2602.07873 (definition 1, equation 6, algorithm 5)
+
+    With ``sampler="tempered"``, which is not the paper's, they are drawn from that law itself.
 
     :param langevin_step_size: ``eps``; or a pair (first, last), for step sizes that fall geometrically
     :param n_langevin_steps: ``T``, steps of the chain
@@ -26,16 +29,16 @@ class LQL(LangevinAlgorithm):
     """
 
     #: The shared arguments that are not passed.
-    defaults: ClassVar[dict[str, Any]] = LangevinAlgorithm.defaults | dict(n_langevin_steps=20)
+    defaults: ClassVar[dict[str, Any]] = TemperedAlgorithm.defaults | dict(n_langevin_steps=20)
 
     def __init__(
         self,
-        policy: str | type[LangevinPolicy],
+        policy: str | type[LangevinPolicy | TemperedPolicy],
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 1e-4,
         *,
         langevin_step_size: float | tuple[float, float] = 1e-4,
-        **kwargs: Unpack[LangevinArguments],
+        **kwargs: Unpack[TemperedArguments],
     ) -> None:
         self.langevin_step_size = langevin_step_size
         super().__init__(policy, env, learning_rate, **kwargs)
@@ -58,6 +61,6 @@ class LQL(LangevinAlgorithm):
         return LangevinSampler(
             step_sizes,
             n_steps,
-            inverse_temperature=self.inverse_temperature,
+            inverse_temperature=self._first_inverse_temperature(self.inverse_temperature),
             normalize_score=self.normalize_score,
         )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch as th
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch.nn import functional as F
 from typing_extensions import Unpack
@@ -12,7 +13,12 @@ from sb3_lql.common.validation import check_count, check_positive
 from sb3_lql.engine.algorithm import Batch, Loss
 from sb3_lql.langevin.family import LangevinAlgorithm, LangevinArguments
 from sb3_lql.langevin.policies import LangevinPolicy
-from sb3_lql.langevin.sampler import LangevinSampler, annealed_step_sizes, geometric_schedule
+from sb3_lql.langevin.sampler import (
+    LangevinSampler,
+    annealed_step_sizes,
+    geometric_schedule,
+    radial_inverse_temperature,
+)
 
 
 class NCLQL(LangevinAlgorithm):
@@ -22,6 +28,8 @@ class NCLQL(LangevinAlgorithm):
 
     Paper: https://arxiv.org/abs/2602.07873 (definition 2, equations 8 and 9, algorithm 2)
 
+    :param inverse_temperature: ``w``, a factor on the length of steps along the normalised score; "auto" for the one of
+        the target entropy (:func:`~sb3_lql.langevin.sampler.radial_inverse_temperature`)
     :param langevin_step_size: ``eps``, the step size at the last noise level; ``eps * sigma_l**2 / sigma_L**2`` before
     :param n_noise_levels: ``L``
     :param sigma_max: ``sigma_1``, noise scale of the first level, in units of actions scaled to [-1, 1]
@@ -64,13 +72,22 @@ class NCLQL(LangevinAlgorithm):
             )
         super()._check_arguments()
 
+    def _first_inverse_temperature(self, value: float | str) -> float:
+        if value != "auto":
+            return super()._first_inverse_temperature(value)
+        if not self.normalize_score:
+            raise ValueError(
+                "inverse_temperature='auto' is that of normalised scores: pass a number, or normalize_score=True."
+            )
+        return radial_inverse_temperature(get_action_dim(self.action_space), self._entropy_wanted())
+
     def _make_sampler(self) -> LangevinSampler:
         sigmas = geometric_schedule(self.sigma_max, self.sigma_min, self.n_noise_levels)
         return LangevinSampler(
             annealed_step_sizes(self.langevin_step_size, sigmas),
             self.n_langevin_steps,
             sigmas,
-            inverse_temperature=self.inverse_temperature,
+            inverse_temperature=self._first_inverse_temperature(self.inverse_temperature),
             normalize_score=self.normalize_score,
         )
 

@@ -241,8 +241,17 @@ class EnsembleCritic(BaseModel):
         :param features: shape (batch, features_dim)
         :return: maps actions of shape (batch, action_dim) to values, shape (batch,), and gradients
         """
-        if not self.has_closed_form_gradient or len(self.layers) == 1:
+        if not self.has_closed_form_gradient:
             return self._autograd_lowest(features)
+        if len(self.layers) == 1:
+            weight, _ = cast(EnsembleLinear, self.layers[0]).parameters_in(features.dtype)
+            slopes = th.split(weight, self.input_parts, dim=1)[1].squeeze(2)
+
+            def linear(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+                lowest, which = self.q_values(features, actions).squeeze(2).min(dim=0)
+                return lowest, slopes[which]
+
+            return linear
         passes, members = ActionPasses(self, features), th.arange(self.n_critics, device=features.device)
 
         def value_and_gradient(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
@@ -252,6 +261,22 @@ class EnsembleCritic(BaseModel):
             return lowest.squeeze(1), passes.backward(slopes, shares)
 
         return value_and_gradient
+
+    def lowest_of_each(self, features: th.Tensor, n_actions: int) -> Callable[[th.Tensor], tuple[th.Tensor, th.Tensor]]:
+        """
+        :meth:`lowest_value_and_gradient` of several actions for each row.
+
+        :param features: shape (batch, features_dim)
+        :param n_actions: actions for each row
+        :return: maps actions of shape (batch, n_actions, action_dim) to values, shape (batch, n_actions), and gradients
+        """
+        look = self.lowest_value_and_gradient(features.repeat_interleave(n_actions, dim=0))
+
+        def of_each(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+            q_values, gradients = look(actions.flatten(0, 1))
+            return q_values.view(actions.shape[:2]), gradients.view_as(actions)
+
+        return of_each
 
     def _autograd_lowest(self, features: th.Tensor) -> Callable[[th.Tensor], tuple[th.Tensor, th.Tensor]]:
         def lowest(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch as th
+from scipy.optimize import brentq
 
 from sb3_lql.benchmark.bandit.distributions import (
     boltzmann_distribution,
@@ -46,14 +47,14 @@ def reward(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     """The bandit's, and its gradient."""
     with th.enable_grad():
         leaf = actions.detach().requires_grad_()
-        values = smoothed_reward(leaf, 0.0)
+        values = smoothed_reward(leaf.flatten(0, -2), 0.0).view(leaf.shape[:-1])
         (gradients,) = th.autograd.grad(values.sum(), leaf)
     return values.detach(), gradients
 
 
-def adapted(sampler: TemperedSampler, look: ValueAndGradient, action_dim: int, n: int = 100) -> TemperedSampler:
+def adapted(sampler: TemperedSampler, look: ValueAndGradient, n: int = 100) -> TemperedSampler:
     for _ in range(n):
-        sampler.adapt(sampler(look, sampler.draw(64, action_dim)))
+        sampler.adapt(sampler(look, sampler.draw(64)))
     return sampler
 
 
@@ -82,7 +83,7 @@ def test_a_move_keeps_detailed_balance(step: float) -> None:
     actions = start.float().view(n, 1)
     look = linear(2.0)
     noise, uniform = th.randn(n, 1, generator=generator), th.rand(n, generator=generator)
-    moved, probability = langevin_move(look, Particles(actions, *look(actions)), u, th.tensor(step), noise, uniform)
+    moved, probability = langevin_move(look, Particles(actions, *look(actions)), u, th.tensor([step]), noise, uniform)
     assert 0.2 < probability.mean() < 0.999
     before, after = (((x[:, 0] + 1) * 4).long().clamp(max=7) for x in (actions, moved.actions))
     flows = th.bincount(8 * before + after, minlength=64).view(8, 8).double()
@@ -102,9 +103,9 @@ def test_systematic_resampling_takes_each_as_often_as_its_weight_says() -> None:
 
 def test_the_mean_weight_is_unbiased() -> None:
     """Of few particles and rungs: the mean of exp(log Z) is the integral over the box."""
-    sampler = TemperedSampler(n_rungs=3, n_particles=2, inverse_temperature=6.0)
-    adapted(sampler, quadratic, 1)
-    log_z = sampler(quadratic, sampler.draw(100_000, 1)).log_z.double()
+    sampler = TemperedSampler(1, n_rungs=3, n_particles=2, inverse_temperature=6.0)
+    adapted(sampler, quadratic)
+    log_z = sampler(quadratic, sampler.draw(100_000)).log_z.double()
     points = th.linspace(-1, 1, 100_001, dtype=th.float64)
     exact = th.trapezoid((6.0 * quadratic(points[:, None])[0]).exp(), points) / 2
     estimates = log_z.exp()
@@ -115,8 +116,8 @@ def test_the_mean_weight_is_unbiased() -> None:
 @pytest.mark.parametrize("action_dim", [1, 3])
 def test_divergence_and_entropy_of_a_linear_q_are_those_in_closed_form(action_dim: int) -> None:
     """exp(c a) on [-1, 1]: log Z / Z_0 = log(sinh c / c), E[a] = coth c - 1 / c."""
-    sampler = adapted(TemperedSampler(20, 64, inverse_temperature=5.0), linear(0.8), action_dim)
-    chain = sampler(linear(0.8), sampler.draw(2_000, action_dim))
+    sampler = adapted(TemperedSampler(action_dim, 20, 64, inverse_temperature=5.0), linear(0.8))
+    chain = sampler(linear(0.8), sampler.draw(2_000))
     c = 0.8 * 5.0
     log_z = math.log(math.sinh(c) / c)
     divergence = c * (1 / math.tanh(c) - 1 / c) - log_z
@@ -129,29 +130,44 @@ def test_divergence_and_entropy_of_a_linear_q_are_those_in_closed_form(action_di
 
 
 def test_steps_adapt_to_the_wanted_acceptance() -> None:
-    sampler = TemperedSampler(10, 16, inverse_temperature=100.0)
-    adapted(sampler, reward, 2, n=300)
-    acceptance = th.stack([sampler(reward, sampler.draw(64, 2)).acceptance for _ in range(10)]).mean(dim=0)
+    sampler = TemperedSampler(2, 10, 16, inverse_temperature=100.0)
+    adapted(sampler, reward, n=300)
+    acceptance = th.stack([sampler(reward, sampler.draw(64)).acceptance for _ in range(10)]).mean(dim=0)
     # The first rungs are nearly uniform: there the longest steps are accepted
     assert acceptance[5:].tolist() == pytest.approx([TARGET_ACCEPTANCE] * 5, abs=0.03)
     assert sampler.n_adaptations == 300
 
 
-def test_nothing_adapts_to_a_chain_gone_wrong() -> None:
-    sampler = adapted(TemperedSampler(4, 4), quadratic, 1, n=3)
-    before = {name: value.clone() for name, value in sampler.state_dict().items()}
-    chain = sampler(quadratic, sampler.draw(8, 1))
-    sampler.adapt(chain, healthy=0.0)
-    sampler.adapt(chain._replace(acceptance=chain.acceptance * th.nan))
-    for name, value in sampler.state_dict().items():
-        assert th.equal(value, before[name])
+@pytest.mark.parametrize("first", [1.0, 1_000.0])
+def test_a_learned_temperature_finds_the_law_of_the_target_entropy(first: float) -> None:
+    """
+    Of Q(a) = 0.8 a, from 1 and from 1,000; and again when rewards grow tenfold. The entropy is log(2 sinh(c) / c) - c
+    coth(c) + 1 with c = 0.8 w.
+    """
+    sampler = TemperedSampler(1, 20, 32, inverse_temperature=first, target_entropy=-1.0)
+
+    def learned(slope: float) -> float:
+        found = []
+        for update in range(600):
+            sampler.adapt(sampler(linear(slope), sampler.draw(64)))
+            if update >= 400:
+                found.append(sampler.inverse_temperature)
+        return float(np.mean(found))
+
+    def entropy(c: float) -> float:
+        # log(2 sinh c / c) without overflow
+        return c + math.log1p(-math.exp(-2 * c)) - math.log(c) - c / math.tanh(c) + 1
+
+    exact = brentq(lambda c: entropy(c) + 1.0, 1.0, 100.0)
+    assert learned(0.8) == pytest.approx(exact / 0.8, rel=0.05)
+    assert learned(8.0) == pytest.approx(exact / 8.0, rel=0.05)
 
 
 @pytest.mark.parametrize("w", [1.0, 5.0, 20.0, 100.0, 500.0])
 def test_actions_of_the_bandit_are_drawn_from_the_law(w: float) -> None:
     """10,000 of them: within 0.03 of the total variation that as many independent draws have."""
-    sampler = adapted(TemperedSampler(20, 16, inverse_temperature=w), reward, 2)
-    chain = sampler(reward, sampler.draw(10_000, 2))
+    sampler = adapted(TemperedSampler(2, 20, 16, inverse_temperature=w), reward)
+    chain = sampler(reward, sampler.draw(10_000))
     points = th.as_tensor(grid().reshape(-1, 2) / BOUND, dtype=th.float32)
     q_values = smoothed_reward(points, 0.0).numpy().reshape(400, 400)
     law = boltzmann_distribution(q_values, w)

@@ -244,7 +244,7 @@ def _set_env(model: Any, env: GymEnv | str | None, contents: _Contents) -> None:
 
 
 def _policy_alias(model: Any, custom: dict[str, Any]) -> Any:
-    for alias, policy_class in model.policy_aliases.items():
+    for alias, policy_class in model._aliases().items():
         if policy_class is model.policy_class:
             return alias
     custom["policy_class"] = model.policy_class

@@ -72,7 +72,7 @@ def check_sizes(model: Any, policy: Any, chosen: Collection[str]) -> None:
     :param chosen: the arguments that the caller of ``load_safe`` has chosen
     :raises ValueError: if an action or an update would take too much
     """
-    length, n_chains = policy.chain_length, model.n_action_samples
+    length, n_chains = policy.chain_length, model.n_action_samples * policy.n_parallel
     counts = [name for name in own_counts(model) if name != "n_action_samples"] or ["policy_kwargs"]
     if length > MAX_CHAIN_LENGTH and not set(counts) & set(chosen):
         raise ValueError(
@@ -91,7 +91,7 @@ def check_sizes(model: Any, policy: Any, chosen: Collection[str]) -> None:
     minibatch_row = row + _COPIES * spaces.flatdim(model.observation_space) + _NUMBERS_PER_STEP * n_steps
     for name, what, n_rows, numbers, largest in (
         ("n_action_samples", "an action", n_chains, row, MAX_ACTING),
-        ("batch_size", "an update", model.batch_size, minibatch_row, MAX_LEARNING),
+        ("batch_size", "an update", model.batch_size * policy.n_parallel, minibatch_row, MAX_LEARNING),
     ):
         size = 4 * (n_rows * numbers + tables)
         if name not in chosen and size > largest:
