@@ -1,0 +1,179 @@
+"""LQL with the tempered sampler: what it learns, saves, and says of its law."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+
+from sb3_lql import LQL, NCLQL, export
+from sb3_lql.langevin.policies import LangevinPolicy
+from sb3_lql.langevin.sampler import radial_inverse_temperature
+from sb3_lql.langevin.tempered_policies import TemperedPolicy
+from tests.baselines.checks import TINY, assert_replays, assert_resumes, assert_saved
+
+#: A fast tempered model.
+SMALL: dict[str, Any] = TINY | dict(sampler="tempered", n_particles=3, n_rungs=2)
+#: One with a learned temperature and soft values.
+SOFT: dict[str, Any] = SMALL | dict(inverse_temperature="auto", soft_backup=True)
+
+
+def pendulum(**kwargs: Any) -> LQL:
+    return LQL("MlpPolicy", "Pendulum-v1", **SMALL | kwargs)
+
+
+class TwoStates(gym.Env[np.ndarray, np.ndarray]):
+    """From the first state, any action leads to the second, for no reward; there, the reward is the action, and ends."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.second = False
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        reward = float(action[0]) if self.second else 0.0
+        ends, self.second = self.second, True
+        return np.ones(1, np.float32), reward, ends, False, {}
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_values_are_those_worked_out_by_hand(soft: bool) -> None:
+    """
+    Q(second, a) = a. The first state is worth gamma times log(2 sinh(w) / w) / w, the soft value of the second, or
+    gamma times its mean Q, coth(w) - 1 / w.
+    """
+    w, gamma = 2.0, 0.9
+    model = LQL(
+        "MlpPolicy",
+        TwoStates(),
+        learning_rate=3e-3,
+        gamma=gamma,
+        tau=0.05,
+        reward_scale=1.0,
+        sampler="tempered",
+        n_particles=8,
+        n_rungs=4,
+        inverse_temperature=w,
+        soft_backup=soft,
+        **TINY | dict(policy_kwargs=dict(net_arch=[32, 32]), learning_starts=499, batch_size=64),
+    )
+    model.learn(500)
+    model.train(700, 64)
+    actions = np.linspace(-1, 1, 5, dtype=np.float32)[:, None]
+    np.testing.assert_allclose(model.q_value(np.ones((5, 1), np.float32), actions), actions[:, 0], atol=0.05)
+    value = math.log(2 * math.sinh(w) / w) / w if soft else 1 / math.tanh(w) - 1 / w
+    np.testing.assert_allclose(model.q_value(np.zeros((5, 1), np.float32), actions), gamma * value, atol=0.05)
+
+
+def test_the_law_is_that_of_the_smallest_critic() -> None:
+    """Linear critics 2 a and 2 a + 10 with w = 3: the density of the first, c exp(c a) / (2 sinh c) with c = 6."""
+    model = pendulum(inverse_temperature=3.0, policy_kwargs=dict(net_arch=[]), n_rungs=20)
+    with th.no_grad():
+        layer = model.critic.layers[0]
+        layer.weight.zero_()
+        layer.weight[:, -1] = 2.0
+        layer.bias[1] = 10.0
+    th.manual_seed(0)
+    obs = np.stack([model.observation_space.sample() for _ in range(3)])
+    scaled = np.array([-0.5, 0.0, 0.9])
+    actions = (2.0 * scaled[:, None]).astype(np.float32)
+    c = 6.0
+    expected = c * scaled + math.log(c / (2 * math.sinh(c)))
+    found = model.log_prob(obs, actions, n_particles=2_000)
+    np.testing.assert_allclose(found, expected, atol=0.1)
+    assert model.log_prob(obs[0], actions[0]).shape == ()
+    # The torque goes from -2 to 2: half the density
+    wide = model.log_prob(obs, actions, n_particles=2_000, environment_units=True)
+    np.testing.assert_allclose(wide, expected - math.log(2), atol=0.1)
+    entropy = math.log(2 * math.sinh(c) / c) - c / math.tanh(c) + 1
+    np.testing.assert_allclose(model.entropy(obs, n_particles=2_000), entropy, atol=0.1)
+    wide = model.entropy(obs[0], n_particles=2_000, environment_units=True)
+    np.testing.assert_allclose(wide, entropy + math.log(2), atol=0.1)
+    assert wide.shape == ()
+
+
+def test_all_that_it_learned_is_saved(tmp_path: Path) -> None:
+    model = LQL("MlpPolicy", "Pendulum-v1", **SOFT).learn(30)
+    assert model.policy.sampler.n_adaptations == 10
+    assert model.policy.sampler.inverse_temperature != 1.0
+    assert_saved(model, tmp_path)
+    assert LQL.load(tmp_path / "model.zip", inverse_temperature=7.0).policy.sampler.inverse_temperature == pytest.approx(7)
+
+
+def test_a_checkpoint_resumes_bit_for_bit(tmp_path: Path) -> None:
+    assert_resumes(LQL("MlpPolicy", "Pendulum-v1", **SOFT).learn(30), tmp_path)
+
+
+def test_a_replayed_update_is_the_plain_one(recordings: list[Any]) -> None:
+    own = dict(sampler="tempered", n_particles=3, n_rungs=2, inverse_temperature="auto_10", soft_backup=True)
+    assert_replays(LQL, recordings, **own)
+
+
+def test_a_loss_that_is_not_finite_spoils_nothing() -> None:
+    model = LQL("MlpPolicy", "Pendulum-v1", **SOFT).learn(30)
+    good = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    model.replay_buffer.next_observations[:] = np.nan
+    with pytest.raises(ValueError, match="critic_loss"):
+        model.train(1, 8)
+    assert all(th.equal(value, good[name]) for name, value in model.policy.state_dict().items())
+
+
+def test_deterministic_actions_do_not_depend_on_the_batch() -> None:
+    model = pendulum().learn(30)
+    obs = np.stack([model.observation_space.sample() for _ in range(5)])
+    together = model.predict(obs, deterministic=True)[0]
+    assert np.array_equal(together, np.concatenate([model.predict(each[None], deterministic=True)[0] for each in obs]))
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_it_is_exported(deterministic: bool, tmp_path: Path) -> None:
+    export(pendulum().learn(30), tmp_path / "policy", format="torchscript", deterministic=deterministic)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(sampler="smc"), "sampler='smc'"),
+        (dict(sampler="langevin", inverse_temperature="auto"), "sampler='tempered'"),
+        (dict(sampler="langevin", soft_backup=True), "soft_backup=True"),
+        (dict(inverse_temperature="auto_x"), "'auto_10'"),
+        (dict(inverse_temperature="auto_-1"), "'auto_10'"),
+        (dict(inverse_temperature="much"), "inverse_temperature='much'"),
+        (dict(target_entropy="low"), "target_entropy='low'"),
+        (dict(n_particles=1), "n_particles=1"),
+        (dict(n_rungs=0), "n_rungs=0"),
+        (dict(bfloat16_chain=True), "bfloat16_chain=True"),
+    ],
+)
+def test_bad_values_are_refused_by_name(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pendulum(**arguments)
+
+
+def test_policies_are_those_of_the_sampler() -> None:
+    assert type(pendulum().policy) is TemperedPolicy
+    assert type(pendulum(sampler="langevin").policy) is LangevinPolicy
+    with pytest.raises(ValueError, match="TemperedPolicy"):
+        LQL(LangevinPolicy, "Pendulum-v1", **SMALL)
+    with pytest.raises(ValueError, match="sampler='tempered'"):
+        pendulum(sampler="langevin").log_prob(np.zeros(3), np.zeros(1))
+
+
+def test_nclqls_automatic_temperature_is_that_of_the_target_entropy() -> None:
+    """In one dimension the law is w exp(-w |a|) / 2, whose entropy is 1 + log(2 / w)."""
+    model = NCLQL("MlpPolicy", "Pendulum-v1", inverse_temperature="auto", **TINY)
+    assert model.policy.sampler.inverse_temperature == pytest.approx(2 * math.exp(2))
+    for entropy in (-3.0, 0.0):
+        assert 1 + math.log(2 / radial_inverse_temperature(1, entropy)) == pytest.approx(entropy)
+    # In two: 2 pi / w^2 is what the density is divided by, the mean of w |a| is 2
+    w = radial_inverse_temperature(2, -2.0)
+    assert math.log(2 * math.pi / w**2) + 2 == pytest.approx(-2.0)
+    with pytest.raises(ValueError, match="normalize_score=True"):
+        NCLQL("MlpPolicy", "Pendulum-v1", inverse_temperature="auto", normalize_score=False, **TINY)
