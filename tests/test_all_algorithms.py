@@ -112,30 +112,13 @@ class OneGoal(gym.Env[np.ndarray, np.ndarray]):
 
 def test_it_learns_where_the_reward_is(algorithm: Any) -> None:
     """Its actions are at most half as far from the goal as uniform ones, of which the mean distance is 0.625."""
-    sharp = {
-        "initial_temperature": 0.05,
-        "gradient_scale": 1.0,
-        "decay_updates": 10_000,
-        "n_guesses": 16,
-        "n_action_samples": 8,
-    }
+    learning = dict(learning_rate=3e-3, actor_learning_rate=3e-3, learning_starts=200, batch_size=64, tau=0.05)
+    chain = dict(n_denoising_steps=max(5, algorithm.min_denoising_steps), n_action_samples=8)
     known = inspect.signature(algorithm).parameters.keys()
-    model = algorithm(
-        "MlpPolicy",
-        OneGoal(),
-        learning_rate=3e-3,
-        actor_learning_rate=3e-3,
-        learning_starts=200,
-        batch_size=64,
-        buffer_size=2_000,
-        n_denoising_steps=max(5, algorithm.min_denoising_steps),
-        tau=0.05,
-        policy_kwargs=dict(net_arch=[32, 32]),
-        seed=0,
-        device="cpu",
-        **{name: value for name, value in sharp.items() if name in known},
-    )
-    model.learn(700)
+    of_some = dict(initial_temperature=0.05, gradient_scale=1.0, n_guesses=16)
+    own = {name: value for name, value in of_some.items() if name in known}
+    larger = dict(buffer_size=2_000, policy_kwargs=dict(net_arch=[32, 32]))
+    model = algorithm("MlpPolicy", OneGoal(), **TINY | larger | learning | chain | own).learn(700)
     actions, _ = model.predict(np.zeros((200, 1), np.float32))
     assert np.abs(actions - 0.5).mean() < 0.5 * 0.625
 
