@@ -96,6 +96,33 @@ def test_it_learns_in_normalised_environments_with_callbacks(algorithm: Any, n_e
     assert (resumed.num_timesteps, resumed._n_updates) == (26, n_updates + 4 // n_envs)
 
 
+class OneGoal(gym.Env[np.ndarray, np.ndarray]):
+    """Episodes of one step, rewarded by how near the action comes to 0.5."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.zeros(1, np.float32), -((float(action[0]) - 0.5) ** 2), True, False, {}
+
+
+def test_it_learns_where_the_reward_is(algorithm: Any) -> None:
+    """Its actions are at most half as far from the goal as uniform ones, of which the mean distance is 0.625."""
+    learning = dict(learning_rate=3e-3, actor_learning_rate=3e-3, learning_starts=200, batch_size=64, tau=0.05)
+    chain = dict(n_denoising_steps=max(5, algorithm.min_denoising_steps), n_action_samples=8)
+    known = inspect.signature(algorithm).parameters.keys()
+    of_some = dict(initial_temperature=0.05, gradient_scale=1.0, n_guesses=16)
+    own = {name: value for name, value in of_some.items() if name in known}
+    larger = dict(buffer_size=2_000, policy_kwargs=dict(net_arch=[32, 32]))
+    model = algorithm("MlpPolicy", OneGoal(), **TINY | larger | learning | chain | own).learn(700)
+    actions, _ = model.predict(np.zeros((200, 1), np.float32))
+    assert np.abs(actions - 0.5).mean() < 0.5 * 0.625
+
+
 def test_n_step_returns_are_learned_from(algorithm: Any) -> None:
     model = small(algorithm, n_steps=3)
     before = state(model)
