@@ -158,7 +158,7 @@ def test_a_learned_temperature_finds_the_law_of_the_target_entropy(first: float)
         # log(2 sinh c / c) without overflow
         return c + math.log1p(-math.exp(-2 * c)) - math.log(c) - c / math.tanh(c) + 1
 
-    exact = brentq(lambda c: entropy(c) + 1.0, 1.0, 100.0)
+    exact = brentq(lambda c: entropy(c) + 1.0, 1.0, 100.0)  # type: ignore[no-untyped-call]
     assert learned(0.8) == pytest.approx(exact / 0.8, rel=0.05)
     assert learned(8.0) == pytest.approx(exact / 8.0, rel=0.05)
 
