@@ -115,9 +115,9 @@ def test_no_episodes_are_refused() -> None:
 
 
 def test_table_has_means_and_ranges_over_the_seeds() -> None:
-    one = dict(n_goals=1, effective_goals=1.0, reached=1.0, mean_return=9.0)
-    four = dict(n_goals=4, effective_goals=3.5, reached=0.5, mean_return=8.0)
-    runs = [dict(free=measures, blocked=one, adapted=one) for measures in (one, four)]
+    one: dict[str, Any] = dict(n_goals=1, effective_goals=1.0, reached=1.0, mean_return=9.0)
+    four: dict[str, Any] = dict(n_goals=4, effective_goals=3.5, reached=0.5, mean_return=8.0)
+    runs: list[dict[str, Any]] = [dict(free=measures, blocked=one, adapted=one) for measures in (one, four)]
     lines = goal_table([("LQL", runs), ("SAC", runs[:1])]).splitlines()
     assert lines[0] == "|  |  | goals | effective goals | reached | return |"
     assert lines[2] == (

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -29,6 +30,16 @@ class Episodes:
     paths: np.ndarray
     goals: np.ndarray
     returns: np.ndarray
+
+    @classmethod
+    def load(cls, path: Path) -> "Episodes":
+        """Of a file that :meth:`save` has written."""
+        with np.load(path) as arrays:
+            return cls(**arrays)
+
+    def save(self, path: Path) -> None:
+        """Write them as ``.npz``."""
+        np.savez_compressed(path, **vars(self))
 
     @property
     def favourite(self) -> int:

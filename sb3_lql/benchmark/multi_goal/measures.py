@@ -24,9 +24,10 @@ COLUMNS = {
 
 def summarize(episodes: Episodes) -> dict[str, Any]:
     """
-    :return: ``shares`` of the episodes that reach each goal, and of those that reach any (``reached``); ``n_goals``, how many have a
-        share of at least 5 %; ``entropy`` of the goals among the episodes that reach one, in units of log 4, and
-        ``effective_goals``, the exponential of the entropy in nats, 0 where no goal is reached; ``mean_return``
+    :return: ``shares`` of the episodes that reach each goal, and of those that reach any (``reached``); ``n_goals``,
+        how many have a share of at least 5 %; ``entropy`` of the goals among the episodes that reach one, in units of
+        log 4, and ``effective_goals``, the exponential of that entropy in nats, 0 where no goal is reached;
+        ``mean_return``
     """
     shares = np.array([(episodes.goals == goal).mean() for goal in range(len(GOALS))])
     reached = float((episodes.goals != NO_GOAL).mean())
