@@ -15,6 +15,7 @@ from sb3_lql.benchmark.multi_goal.episodes import Episodes, run_episodes
 from sb3_lql.benchmark.multi_goal.figures import paths
 from sb3_lql.benchmark.multi_goal.measures import goal_table, summarize
 from sb3_lql.envs.multi_goal import GOALS
+from sb3_lql.saving.random_states import random_states
 
 
 class Script:
@@ -101,12 +102,21 @@ def test_favourite_where_none_is_reached_is_the_first() -> None:
 
 def test_episodes_are_repeatable_and_leave_random_states_alone() -> None:
     model = SAC("MlpPolicy", "MultiGoal-v0", policy_kwargs=dict(net_arch=[8]), seed=0, device="cpu")
-    states = th.get_rng_state(), np.random.get_state()[1]
+    before = random_states()
     first, second = (run_episodes(model, 5, seed=3) for _ in range(2))
+    after = random_states()
     np.testing.assert_array_equal(first.paths, second.paths)
-    assert th.equal(states[0], th.get_rng_state())
-    np.testing.assert_array_equal(states[1], np.random.get_state()[1])
+    assert th.equal(before["torch"], after["torch"])
+    np.testing.assert_array_equal(before["numpy"][1], after["numpy"][1])
     assert not np.array_equal(first.paths[:, 0], run_episodes(model, 5, seed=4).paths[:, 0])
+
+
+def test_episodes_come_back_from_a_file(tmp_path: Path) -> None:
+    episodes = episodes_of(Script(0, 1), 3)
+    episodes.save(tmp_path / "free.npz")
+    loaded = Episodes.load(tmp_path / "free.npz")
+    for name, array in vars(episodes).items():
+        np.testing.assert_array_equal(getattr(loaded, name), array)
 
 
 def test_no_episodes_are_refused() -> None:
