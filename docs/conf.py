@@ -13,7 +13,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 # Parts of other pages, and what the commands that make them have written beside their figures
-exclude_patterns = ["shared", "bandit/chains.md", "bandit/distances.md", "benchmark/*/runs"]
+exclude_patterns = ["shared", "bandit/chains.md", "bandit/distances.md", "multi_goal/table.md", "benchmark/*/runs"]
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4

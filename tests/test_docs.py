@@ -19,6 +19,7 @@ from sb3_lql.benchmark.bandit.distances import distance_table
 from sb3_lql.benchmark.bandit.measures import measured_rows, mode_table
 from sb3_lql.benchmark.bandit.runs import NAMES
 from sb3_lql.benchmark.comparison.report import write_report
+from sb3_lql.benchmark.multi_goal.measures import goal_table
 from sb3_lql.benchmark.speed import parameters_table, speed_table
 from sb3_lql.benchmark.tables import markdown_table
 
@@ -47,6 +48,15 @@ def test_bandit_page_shows_what_the_rivals_measured() -> None:
     assert {run["algo"] for run in runs} == {"nclql", "lql", "sac", *map(str.lower, baselines.__all__), *compared}
     rows = [row for run in runs for row in measured_rows(NAMES[run["algo"]], run)]
     assert mode_table(rows) in (DOCS / "bandit.md").read_text()
+
+
+@pytest.mark.skipif(not (DOCS / "multi_goal").is_dir(), reason="not measured yet")
+def test_multi_goal_page_includes_the_table_of_its_runs() -> None:
+    folder = DOCS / "multi_goal"
+    runs = json.loads((folder / "runs.json").read_text())
+    algos = dict.fromkeys(run["algo"] for run in runs)
+    named = [(NAMES[algo], [run for run in runs if run["algo"] == algo]) for algo in algos]
+    assert goal_table(named) == (folder / "table.md").read_text()
 
 
 def test_bandit_page_shows_all_distances() -> None:

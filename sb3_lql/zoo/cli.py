@@ -43,6 +43,9 @@ the paper's 2-D bandit:
   bandit_report     compare such runs in pictures and tables
   bandit_distances  how far samplers are from the Boltzmann distribution, for the reward and for learned critics
 
+four equally good goals:
+  multigoal         train agents, count the goals that they reach, also with the favourite one blocked
+
 this machine:
   speed             time updates, chains and predict, beside an obvious implementation and SAC
 
@@ -168,6 +171,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "bandit": _function("sb3_lql.zoo.bandit.bandit"),
     "bandit_report": _function("sb3_lql.zoo.bandit_report.report"),
     "bandit_distances": _function("sb3_lql.zoo.bandit_report.distances"),
+    "multigoal": _function("sb3_lql.zoo.multi_goal.multi_goal"),
     "export": _function("sb3_lql.zoo.export.export"),
     "speed": _function("sb3_lql.zoo.speed.speed"),
     "benchmark": _function("sb3_lql.zoo.benchmark.benchmark"),

@@ -39,7 +39,7 @@ BUDGETS = {
     for version in ("v4", "v5")
     if (task, version) != ("Pusher", "v4")
 }
-TASKS = [*BUDGETS, "Pendulum-v1", "InvertedPendulum-v5", "MultimodalBandit-v0", "default"]
+TASKS = [*BUDGETS, "Pendulum-v1", "InvertedPendulum-v5", "MultimodalBandit-v0", "MultiGoal-v0", "default"]
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +173,7 @@ def test_entry_constructs_a_model(algo: str, task: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("algo", [*RIVALS, *COMPARED])
 def test_entries_of_rivals_construct_models(algo: str, tmp_path: Path) -> None:
-    tasks = ["HalfCheetah-v5", "Pendulum-v1", "MultimodalBandit-v0", "default"]
+    tasks = ["HalfCheetah-v5", "Pendulum-v1", "MultimodalBandit-v0", "default", "MultiGoal-v0"]
     for task in tasks[::3] if algo in COMPARED else tasks:
         model: Any = construct(algo, task, tmp_path)[1]
         assert type(model).__name__.lower() == algo
