@@ -11,6 +11,7 @@ from sb3_lql.benchmark.bandit.distances import distance_table, measure_distances
 from sb3_lql.benchmark.bandit.landscape import exact_landscape, learned_landscape
 from sb3_lql.benchmark.bandit.measures import measured_rows, mode_table, summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, Run, draw_with_perfect_critic
+from sb3_lql.benchmark.bandit.tempering import estimate_table
 
 
 def report() -> None:
@@ -20,11 +21,11 @@ def report() -> None:
     args = parser.parse_args()
     runs = _load(parser, args.runs)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    firsts = [next(of_algo) for _, of_algo in groupby(runs, key=lambda run: run.algo)]
+    firsts = [next(of_algo) for _, of_algo in groupby(runs, key=lambda run: run.name)]
     langevin = [run for run in firsts if run.is_langevin]
 
     stepwise = {f"steps_{run.algo}": figures.steps(run) for run in firsts if run.runs_a_chain}
-    drawn = figures.side_by_side(firsts) | stepwise
+    drawn = figures.side_by_side(firsts) | stepwise | ({"laws": figures.laws(langevin)} if langevin else {})
     for name, figure in drawn.items():
         figures.save(figure, args.output_dir, name)
     _write_json(args.output_dir / "runs.json", [run.summary for run in runs])
@@ -61,7 +62,8 @@ def distances() -> None:
         learned = {}
         for run in _load(parser, args.runs):
             policy = run.langevin_model.policy
-            policy.bfloat16_chain |= args.bfloat16_chain
+            if not run.is_tempered:
+                policy.bfloat16_chain |= args.bfloat16_chain
             learned[f"{_label(run)}, its critic"] = learned_landscape(policy)
         # Smoothed as far as the first critic that has noise levels
         sigmas = [landscape.sigmas for landscape in learned.values()]
@@ -79,6 +81,8 @@ def distances() -> None:
     except ValueError as error:
         parser.error(str(error))
     tables = "\n".join(f"Q is {name}:\n\n{distance_table(entries)}" for name, entries in results.items())
+    tables += "\nWhat tempered samplers estimate, exact value \\| mean ± standard deviation of the chains:\n"
+    tables += "".join(f"\nQ is {name}:\n\n{estimate_table(entries)}" for name, entries in results.items())
     (args.output_dir / "distances.md").write_text(tables)
     print(f"{tables}\nWritten to {args.output_dir}: distances.json, distances.md")
 
@@ -94,7 +98,7 @@ def _load(parser: argparse.ArgumentParser, folders: list[Path]) -> list[Run]:
         runs = [Run.load(folder) for folder in folders]
     except ValueError as error:
         parser.error(str(error))
-    runs.sort(key=lambda run: (list(ALGORITHMS).index(run.algo), run.seed))
+    runs.sort(key=lambda run: (list(ALGORITHMS).index(run.algo), run.name, run.seed))
     for run, following in pairwise(runs):
         if _label(run) == _label(following):
             parser.error(f"two of the runs are of {_label(run)}: pass one of them")

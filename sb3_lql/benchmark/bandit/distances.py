@@ -16,9 +16,11 @@ from sb3_lql.benchmark.bandit.distributions import (
     total_variation,
 )
 from sb3_lql.benchmark.bandit.landscape import Landscape
+from sb3_lql.benchmark.bandit.tempering import actions_of, adapted, estimates, temper
 from sb3_lql.benchmark.tables import markdown_table
 from sb3_lql.envs.multimodal_bandit import BOUND
 from sb3_lql.langevin.sampler import LangevinSampler, annealed_step_sizes
+from sb3_lql.langevin.tempered import TemperedSampler
 
 #: The largest ``w`` whose distribution the grid resolves with its ``POINTS_PER_CELL``.
 LARGEST_W = 500
@@ -30,6 +32,8 @@ SAMPLERS = {
     (True, False): "annealed, score as it is",
     (True, True): "annealed, score normalised",
 }
+#: Particles and rungs of tempered samplers.
+TEMPERED = ((16, 20), (64, 29))
 
 
 def step_size(inverse_temperature: float, normalize_score: bool = False) -> float:
@@ -57,6 +61,8 @@ def measure_distances(
 
     Plain chains climb Q itself; annealed ones, where there are noise levels, Q(a, sigma_l) from level to level. Lengths
     are multiples of the number of levels; only plain chains with the score as it is run to ``longest_plain_chain``.
+    Particles of tempered samplers begin uniform; their ``estimates`` are those of
+    :func:`~sb3_lql.benchmark.bandit.tempering.estimates`.
     """
     n_levels = len(landscape.sigmas)
     if n_actions < 1:
@@ -85,6 +91,12 @@ def measure_distances(
             for steps, actions in chains(landscape, starts, sorted(lengths), w, normalized, seed):
                 on_border = float((actions.abs() == 1).any(dim=1).double().mean())
                 yield _distance(name, steps, w, histogram(BOUND * actions.numpy()), distribution, on_border)
+        for n_particles, n_rungs in TEMPERED:
+            sampler = adapted(TemperedSampler(2, n_rungs, n_particles), landscape, w, seed)
+            chain = temper(sampler, landscape, n_actions, seed)
+            name = f"tempered, {n_particles} particles"
+            distance = _distance(name, n_rungs, w, histogram(actions_of(chain)), distribution, on_border=0.0)
+            yield distance | {"estimates": estimates(chain, q_values)}
 
 
 def _distance(

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from sb3_lql.benchmark.bandit.chains import trajectories
-from sb3_lql.benchmark.bandit.distributions import grid
+from sb3_lql.benchmark.bandit.distributions import boltzmann_distribution, grid, histogram, total_variation
 from sb3_lql.benchmark.bandit.landscape import Landscape, learned_landscape, noise_scales, perfect_landscape
 from sb3_lql.benchmark.bandit.measures import MODE_RADIUS
 from sb3_lql.benchmark.bandit.runs import INVERSE_TEMPERATURES, Run, draw_at
 from sb3_lql.envs.multimodal_bandit import BOUND, HIGH_MODES, MODES, reward
+from sb3_lql.langevin.sampler import LangevinSampler
 
 #: Resolution of pictures, and of the dots and maps within an SVG. At this one a figure stays well below a megabyte.
 DPI = 100
@@ -30,10 +31,14 @@ ACTION_COLOUR = "#ff7f0e"
 START_COLOUR = "white"
 #: ``w`` of the columns of :func:`temperatures`, at all of which runs are measured.
 SHOWN_TEMPERATURES = tuple(w for w in INVERSE_TEMPERATURES if w in (1, 20, 50, 100, 200, 500))
+#: ``w`` of the columns of :func:`laws`.
+TEMPERATURES_OF_LAWS = (1, 5, 20, 100, 500)
 #: Noise levels in :func:`value_maps`, counted from 1 as in figure 2.
 SHOWN_LEVELS = (1, 4, 7, 10)
 #: Actions in a panel that shows the shape of a distribution.
 N_SHOWN = 2_000
+#: Actions of which the distance from a law is measured.
+N_MEASURED = 10_000
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
@@ -46,7 +51,9 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 def side_by_side(runs: Sequence[Run]) -> dict[str, Figure]:
     """All figures that show several runs, by file name; Q and the effect of ``w`` of those with a Langevin policy."""
-    drawn = {"reward_map": reward_map(), "samples": samples(runs), "from_grid": from_grid(runs)}
+    drawn = {"reward_map": reward_map(), "samples": samples(runs)}
+    if moving := [run for run in runs if not run.is_tempered]:
+        drawn["from_grid"] = from_grid(moving)
     if langevin := [run for run in runs if run.is_langevin]:
         drawn |= {"value_maps": value_maps(langevin), "temperatures": temperatures(langevin)}
     return drawn
@@ -112,6 +119,26 @@ def temperatures(runs: Sequence[Run]) -> Figure:
     return figure
 
 
+def laws(runs: Sequence[Run]) -> Figure:
+    """Actions drawn with a perfect critic below the law exp(w * reward) itself, one column for each ``w``."""
+    figure, panels = _panels(1 + len(runs), len(TEMPERATURES_OF_LAWS), panel=0.85 * PANEL)
+    figure.suptitle("The law exp(w · reward), and actions drawn with a perfect critic")
+    panels[0, 0].set_ylabel("the law")
+    values = _reward_on_grid()
+    for column, w in zip(panels.T, TEMPERATURES_OF_LAWS, strict=True):
+        column[0].set_title(f"w = {w}")
+        _show_map(column[0], np.exp(w * (values - values.max())))
+        law = boltzmann_distribution(values, w)
+        for axes, run in zip(column[1:], runs, strict=True):
+            actions = draw_at(run.langevin_model, w, N_MEASURED, run.seed, perfect=True)
+            _show_reward(axes)
+            _dots(axes, actions[:N_SHOWN], size=1)
+            axes.set_xlabel(f"{total_variation(histogram(actions), law):.2f} away", fontsize=8)
+    for row, run in zip(panels[1:], runs, strict=True):
+        row[0].set_ylabel(run.name)
+    return figure
+
+
 def from_grid(runs: Sequence[Run]) -> Figure:
     """Lines from a grid of initial actions to the actions drawn from them (figure 4)."""
     figure, panels = _panels_of(runs)
@@ -168,7 +195,7 @@ def _step_title(run: Run, step: int) -> str:
     if step == 0:
         return "initial actions"
     sampler = run.langevin_model.policy.sampler if run.is_langevin else None
-    if sampler is None or not sampler.noise_conditioned:
+    if not isinstance(sampler, LangevinSampler) or not sampler.noise_conditioned:
         return f"step {step}"
     return f"step {step}, level {(step - 1) // sampler.n_steps + 1}"
 

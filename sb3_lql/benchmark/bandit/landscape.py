@@ -12,7 +12,8 @@ from sb3_lql.benchmark.bandit.distributions import grid
 from sb3_lql.envs.multimodal_bandit import BOUND, HIGHEST_DENSITY, MODE_STD, MODES, WEIGHTS
 from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.langevin.policies import LangevinPolicy
-from sb3_lql.langevin.sampler import ScoreFunction
+from sb3_lql.langevin.sampler import LangevinSampler, ScoreFunction
+from sb3_lql.langevin.tempered_policies import TemperedPolicy
 
 
 @dataclass(frozen=True)
@@ -38,36 +39,44 @@ class Landscape:
         return self.q_value(actions, level).cpu().numpy().reshape(points.shape[:2])
 
 
-def learned_landscape(policy: LangevinPolicy) -> Landscape:
+def learned_landscape(policy: LangevinPolicy | TemperedPolicy) -> Landscape:
     """
     :param policy: a policy trained on the bandit
-    :return: the sum of its critics, which its chains climb
+    :return: the sum of its critics, which Langevin chains climb
     """
-    critic, sampler = policy.critic, policy.sampler
+    critic = policy.critic
     critic.set_training_mode(False)
+    noise_conditioned = _levels(policy) is not None
+    bfloat16 = isinstance(policy, LangevinPolicy) and policy.bfloat16_chain
 
     def observations(actions: th.Tensor) -> th.Tensor:
         return th.zeros(len(actions), 1, device=policy.device)
 
     def q_value(actions: th.Tensor, level: int) -> th.Tensor:
         actions = actions.to(policy.device)
-        noise_level = level if sampler.noise_conditioned else None
+        noise_level = level if noise_conditioned else None
         q_values: th.Tensor = critic(observations(actions), actions, noise_level)
         return q_values.sum(dim=0).squeeze(1)
 
     @th.no_grad()
     def score(actions: th.Tensor, level: int) -> th.Tensor:
-        gradient = critic.action_gradient(critic.features(observations(actions)), policy.bfloat16_chain)
+        gradient = critic.action_gradient(critic.features(observations(actions)), bfloat16)
         return gradient(actions.to(policy.device), level).to(actions.device)
 
     return Landscape(q_value, score, noise_scales(policy))
 
 
-def noise_scales(policy: LangevinPolicy) -> th.Tensor:
+def noise_scales(policy: LangevinPolicy | TemperedPolicy) -> th.Tensor:
     """Noise scale of each of the critic's levels, float64, shape (n_levels,); a single zero without levels."""
+    sigmas = _levels(policy)
+    return th.zeros(1, dtype=th.float64) if sigmas is None else sigmas.double().cpu()
+
+
+def _levels(policy: LangevinPolicy | TemperedPolicy) -> th.Tensor | None:
+    """Noise scales of the critic's levels, if it has any."""
     # Without noise conditioning, a sampler's levels are steps of different sizes on one Q
     sampler = policy.sampler
-    return sampler.sigmas.double().cpu() if sampler.noise_conditioned else th.zeros(1, dtype=th.float64)
+    return sampler.sigmas if isinstance(sampler, LangevinSampler) and sampler.noise_conditioned else None
 
 
 def perfect_landscape(model: LangevinAlgorithm) -> Landscape:

@@ -11,12 +11,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_lql import algorithms
 from sb3_lql.benchmark.bandit.chains import best_of, normal_starts, trajectories
-from sb3_lql.benchmark.bandit.landscape import perfect_landscape
+from sb3_lql.benchmark.bandit.landscape import Landscape, learned_landscape, perfect_landscape
 from sb3_lql.benchmark.bandit.measures import summarize
+from sb3_lql.benchmark.bandit.tempering import actions_of, adapted, temper
 from sb3_lql.diffusion.family import DiffusionAlgorithm
 from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.langevin.sampler import ScoreFunction
+from sb3_lql.langevin.tempered_policies import TemperedPolicy
 
 #: The class of each algorithm.
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
@@ -35,9 +37,11 @@ N_CANDIDATES = 32
 
 def draw(model: BaseAlgorithm, n_actions: int, seed: int, score: ScoreFunction | None = None) -> np.ndarray:
     """
-    Actions drawn from a_0 ~ N(0, I), shape (n_actions, 2). ``score`` is what a Langevin chain climbs, by default the
-    gradient of its critics.
+    Actions drawn from a_0 ~ N(0, I), or from the uniform particles of a tempered sampler, shape (n_actions, 2).
+    ``score`` is what a Langevin chain climbs, by default the gradient of its critics.
     """
+    if isinstance(model.policy, TemperedPolicy):
+        return actions_of(temper(model.policy.sampler, learned_landscape(model.policy), n_actions, seed))
     actions: np.ndarray = trajectories(model, normal_starts(n_actions, seed), seed, score)[-1]
     return actions
 
@@ -48,12 +52,20 @@ def draw_best(model: DiffusionAlgorithm, n_actions: int, seed: int) -> np.ndarra
     return best_of(model.policy, candidates)
 
 
-def draw_at(model: LangevinAlgorithm, inverse_temperature: float, n_actions: int, seed: int) -> np.ndarray:
-    """Actions as of :func:`draw`, at a ``w`` in place of the agent's own."""
+def draw_at(
+    model: LangevinAlgorithm, inverse_temperature: float, n_actions: int, seed: int, *, perfect: bool = False
+) -> np.ndarray:
+    """
+    Actions as of :func:`draw`, at a ``w`` in place of the agent's own, to which a tempered sampler's steps adapt; with
+    a ``perfect`` critic as of :func:`draw_with_perfect_critic`.
+    """
+    if isinstance(model.policy, TemperedPolicy):
+        landscape = perfect_landscape(model) if perfect else learned_landscape(model.policy)
+        return _draw_tempered(model.policy, landscape, inverse_temperature, n_actions, seed)
     own = model.inverse_temperature
     model.inverse_temperature = inverse_temperature
     try:
-        return draw(model, n_actions, seed)
+        return draw_with_perfect_critic(model, n_actions, seed) if perfect else draw(model, n_actions, seed)
     finally:
         model.inverse_temperature = own
 
@@ -66,10 +78,19 @@ def measure_at_inverse_temperatures(model: LangevinAlgorithm, n_actions: int, se
 def draw_with_perfect_critic(model: LangevinAlgorithm, n_actions: int, seed: int) -> np.ndarray:
     """Actions as of :func:`draw` from the agent's chain on the exact Q, whatever the agent has learned."""
     landscape = perfect_landscape(model)
+    if isinstance(model.policy, TemperedPolicy):
+        return _draw_tempered(model.policy, landscape, model.policy.sampler.inverse_temperature, n_actions, seed)
     # Without noise conditioning, a sampler's levels are steps of different sizes on one Q
     return draw(
         model, n_actions, seed, lambda actions, level: landscape.score(actions, min(level, landscape.last_level))
     )
+
+
+def _draw_tempered(
+    policy: TemperedPolicy, landscape: Landscape, inverse_temperature: float, n_actions: int, seed: int
+) -> np.ndarray:
+    sampler = adapted(policy.sampler, landscape, inverse_temperature, seed)
+    return actions_of(temper(sampler, landscape, n_actions, seed))
 
 
 @dataclass(frozen=True)
@@ -107,8 +128,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The algorithm's printed name."""
-        return NAMES[self.algo]
+        """The algorithm's printed name, and its sampler if it is not the algorithm's own."""
+        return f"{NAMES[self.algo]}, tempered" if self.is_tempered else NAMES[self.algo]
 
     @property
     def seed(self) -> int:
@@ -117,18 +138,23 @@ class Run:
 
     @property
     def runs_a_chain(self) -> bool:
-        """Whether the agent's policy makes several steps."""
-        return isinstance(self.model, ChainAlgorithm)
+        """Whether the agent's actions move step by step from an initial one."""
+        return isinstance(self.model, ChainAlgorithm) and not self.is_tempered
+
+    @property
+    def is_tempered(self) -> bool:
+        """Whether the agent's actions are drawn among particles."""
+        return isinstance(self.model.policy, TemperedPolicy)
 
     @property
     def is_langevin(self) -> bool:
-        """Whether these are of a Langevin chain."""
+        """Whether the agent's actions follow the gradient of its critics."""
         return isinstance(self.model, LangevinAlgorithm)
 
     @property
     def langevin_model(self) -> LangevinAlgorithm:
         """
-        The agent, whose policy must be a Langevin chain.
+        The agent, whose actions must follow the gradient of its critics.
 
         :raises ValueError: if it is not
         """

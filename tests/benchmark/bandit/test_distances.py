@@ -1,5 +1,6 @@
 """Samplers are measured against the distribution that they should have."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch as th
 
 from sb3_lql.benchmark.bandit.distances import distance_table, measure_distances, step_size
 from sb3_lql.benchmark.bandit.landscape import Landscape
+from sb3_lql.benchmark.bandit.tempering import estimate_table
 
 STIFFNESS = 4.0
 
@@ -59,6 +61,7 @@ def test_samplers_and_lengths_are_all_there() -> None:
         "annealed, score normalised",
     ]
     expected = {("independent draws", 0), (names[0], 2_000)} | {(name, n) for name in names for n in (20, 1_000)}
+    expected |= {("tempered, 16 particles", 20), ("tempered, 64 particles", 29)}
     assert set(measured(quadratic([0.2, 0.1]), n_actions=10)) == expected
 
 
@@ -135,6 +138,41 @@ def test_table_has_a_row_for_each_sampler_and_length_in_order() -> None:
     lines = distance_table(distances).splitlines()
     assert lines[0] == "| sampler | steps | w = 1 | w = 5 |"
     assert lines[2].startswith("| independent draws |  | ")
-    assert [line.split(" | ")[1] for line in lines[3:]] == ["20", "40", "80", "20", "40", "20", "40", "20", "40"]
+    assert [line.split(" | ")[1] for line in lines[3:]] == [
+        "20",
+        "40",
+        "80",
+        "20",
+        "40",
+        "20",
+        "40",
+        "20",
+        "40",
+        "20",
+        "29",
+    ]
     (first,) = (d for d in distances if d["steps"] == 80 and d["inverse_temperature"] == 1.0)
     assert f"{first['total_variation']:.3f}, {first['kl_divergence']:.3g}" in lines[5]
+
+
+def test_tempered_samplers_have_the_law_and_their_estimates_its_constants() -> None:
+    """Of N(0, I / (w k)): Z(w) / Z(0) = 2 pi / (w k) / 4, the mean of Q is -1 / w, the entropy log(2 pi e / (w k))."""
+    w, n = 5.0, 2_000
+    distances = list(measure_distances(quadratic([0.0]), n, 0, [w], chain_lengths=[20], longest_plain_chain=20))
+    floor = distances[0]["total_variation"]
+    tempered = [distance for distance in distances if "estimates" in distance]
+    assert len(tempered) == 2
+    exact = {
+        "log_z": math.log(2 * math.pi / (w * STIFFNESS) / 4),
+        "mean_q": -1 / w,
+        "entropy": math.log(2 * math.pi * math.e / (w * STIFFNESS)),
+    }
+    for distance in tempered:
+        assert distance["total_variation"] < floor + 0.03
+        for name, value in exact.items():
+            found = distance["estimates"][name]
+            assert found["exact"] == pytest.approx(value, abs=0.01)  # the box cuts 2 in 10,000 off
+            assert found["mean"] == pytest.approx(value, abs=0.06)
+    table = estimate_table(distances).splitlines()
+    assert table[2].startswith("| tempered, 16 particles, 20 rungs | 5 | -2.5")
+    assert len(table) == 4
