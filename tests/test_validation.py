@@ -183,6 +183,7 @@ CONTRACT: dict[str, Any] = dict(
     n_noise_levels=10,
     sigma_max=0.1,
     sigma_min=0.001,
+    target_entropy="auto",
     normalize_score=True,
     reward_scale=0.2,
     target_update_interval=1,
@@ -202,6 +203,7 @@ def test_arguments_and_their_defaults_are_as_promised(algorithm: Any) -> None:
         expected["n_langevin_steps"] = 20
         for name in ("n_noise_levels", "sigma_max", "sigma_min"):
             del expected[name]
+        expected |= dict(sampler="langevin", n_particles=16, n_rungs=20, soft_backup=False)
     parameters = inspect.signature(algorithm).parameters.values()
     assert [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD] == ["policy", "env", "learning_rate"]
     beyond_sb3 = dict(n_action_samples=1, compile=None, bfloat16_chain=False, overlap_updates=False, use_sde=False)
@@ -224,8 +226,8 @@ def test_both_algorithms_document_every_argument_and_the_shared_ones_alike() -> 
     documented = {model_class: parameters_of(model_class) for model_class in (LQL, NCLQL)}
     for model_class, entries in documented.items():
         assert list(entries) == list(inspect.signature(model_class).parameters)
-    of_their_own = {"langevin_step_size", "n_langevin_steps", "normalize_score"}
-    for name in documented[LQL].keys() - of_their_own:
+    of_their_own = {"langevin_step_size", "n_langevin_steps", "normalize_score", "inverse_temperature"}
+    for name in (documented[LQL].keys() & documented[NCLQL].keys()) - of_their_own:
         assert documented[LQL][name] == documented[NCLQL][name]
 
 

@@ -1,5 +1,6 @@
 """The algorithms whose policy is a Langevin chain on their critic."""
 
+import math
 import warnings
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -15,6 +16,9 @@ from sb3_lql.langevin.policies import CnnPolicy, LangevinPolicy, MlpPolicy, Mult
 from sb3_lql.langevin.sampler import LangevinSampler
 from sb3_lql.networks.matmul import has_fast_bfloat16
 
+#: Least target entropy for each action coordinate: a law narrower than that is a point in float32.
+LEAST_ENTROPY = -100.0
+
 
 class LangevinArguments(SharedArguments, total=False):
     """
@@ -22,7 +26,8 @@ class LangevinArguments(SharedArguments, total=False):
 
     :param inverse_temperature: ``w`` of the target density exp(w * Q); with a normalised score, a factor on the step
         length
-    :param target_entropy: that of actions in [-1, 1]^d at which ``inverse_temperature="auto"`` aims; "auto" for ``-d``
+    :param target_entropy: that of actions in [-1, 1]^d at which ``inverse_temperature="auto"`` aims, at most the
+        uniform law's, ``d log 2``; "auto" for ``-d``
     :param n_langevin_steps: ``T``, Langevin steps per noise level
     :param normalize_score: divide every score by its L2 norm (appendix E.2); ``False`` for Langevin dynamics as it is
         defined. The score is the gradient of the sum of the critics: with two of them, the target density is
@@ -122,7 +127,9 @@ class LangevinAlgorithm(ChainAlgorithm):
             if self.target_entropy != "auto":
                 raise ValueError(f"target_entropy={self.target_entropy!r} is no number: pass one, or 'auto'.")
             return -float(get_action_dim(self.action_space))
-        return check_number("target_entropy", self.target_entropy)
+        action_dim = get_action_dim(self.action_space)
+        low, high = LEAST_ENTROPY * action_dim, math.log(2.0) * action_dim
+        return check_number("target_entropy", self.target_entropy, low, high)
 
     def _policy_arguments(self) -> dict[str, Any]:
         own = dict(sampler=self._make_sampler(), bfloat16_chain=self.bfloat16_chain)

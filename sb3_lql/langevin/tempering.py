@@ -208,9 +208,7 @@ class TemperedAlgorithm(LangevinAlgorithm):
             return super()._first_inverse_temperature(value)
         name, _, number = value.partition("_")
         if name != "auto":
-            raise ValueError(
-                f"inverse_temperature={value!r} is no number: pass one, 'auto', or 'auto_10' to start at 10."
-            )
+            raise TypeError(f"inverse_temperature={value!r} must be a number, 'auto', or 'auto_10' to start at 10.")
         if not self.is_tempered:
             raise ValueError(
                 f"inverse_temperature={value!r} needs an estimate of the entropy: pass sampler='tempered', or a number."

@@ -148,8 +148,9 @@ def test_it_is_exported(deterministic: bool, tmp_path: Path) -> None:
         (dict(sampler="langevin", soft_backup=True), "soft_backup=True"),
         (dict(inverse_temperature="auto_x"), "'auto_10'"),
         (dict(inverse_temperature="auto_-1"), "'auto_10'"),
-        (dict(inverse_temperature="much"), "inverse_temperature='much'"),
         (dict(target_entropy="low"), "target_entropy='low'"),
+        (dict(target_entropy=0.7), "target_entropy=0.7"),  # the uniform law has log 2
+        (dict(target_entropy=-1e300), "target_entropy=-1e"),
         (dict(n_particles=1), "n_particles=1"),
         (dict(n_rungs=0), "n_rungs=0"),
         (dict(bfloat16_chain=True), "bfloat16_chain=True"),
@@ -158,6 +159,11 @@ def test_it_is_exported(deterministic: bool, tmp_path: Path) -> None:
 def test_bad_values_are_refused_by_name(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pendulum(**arguments)
+
+
+def test_a_name_that_is_not_auto_is_refused() -> None:
+    with pytest.raises(TypeError, match="inverse_temperature='much' must be a number, 'auto'"):
+        pendulum(inverse_temperature="much")
 
 
 def test_policies_are_those_of_the_sampler() -> None:

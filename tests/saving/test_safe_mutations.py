@@ -3,6 +3,7 @@
 import builtins
 import importlib
 import itertools
+import math
 import os
 import pickle
 import random
@@ -223,6 +224,7 @@ LEGAL: dict[str, Callable[[Any], bool]] = {
     "arguments.normalize_score": is_flag,
     "arguments.reward_scale": lambda v: is_number(v) and v > 0,
     "arguments.stats_window_size": is_count,
+    "arguments.target_entropy": lambda v: is_number(v, -100.0, math.log(2)),
     "arguments.policy_kwargs.activation_fn": lambda v: v == {"$class": "Tanh"},
     "arguments.policy_kwargs.normalize_images": is_flag,
     "arguments.policy_kwargs.optimizer_kwargs": lambda v: v is None or (v == {} and type(v) is dict),

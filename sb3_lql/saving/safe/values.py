@@ -124,7 +124,8 @@ class Decoder:
         if tag == "$class":
             return _named(path, content, CLASSES.get(path.rpartition(".")[2], {}))
         if tag == "$array":
-            return _decode_array(path, self.decode(path, content))
+            self.decode(path, content)  # refuses what is too large; an array holds numbers as they are
+            return _decode_array(path, content)
         if tag in ("$schedule", "$noise"):
             return self._decode_object(path, content, SCHEDULES if tag == "$schedule" else NOISES)
         if tag == "$custom" and content == path:
