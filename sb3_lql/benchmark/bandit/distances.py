@@ -54,6 +54,7 @@ def measure_distances(
     inverse_temperatures: Sequence[float],
     chain_lengths: Sequence[int],
     longest_plain_chain: int,
+    tempered: Sequence[tuple[int, int]] = TEMPERED,
 ) -> Iterator[dict[str, Any]]:
     """
     Draw actions from a_0 ~ N(0, I) with each sampler at each ``w``, and compare them with exp(w * Q) / Z. The first
@@ -61,7 +62,7 @@ def measure_distances(
 
     Plain chains climb Q itself; annealed ones, where there are noise levels, Q(a, sigma_l) from level to level. Lengths
     are multiples of the number of levels; only plain chains with the score as it is run to ``longest_plain_chain``.
-    Particles of tempered samplers begin uniform; their ``estimates`` are those of
+    Particles of ``tempered`` samplers, of so many particles and rungs, begin uniform; their ``estimates`` are those of
     :func:`~sb3_lql.benchmark.bandit.tempering.estimates`.
     """
     n_levels = len(landscape.sigmas)
@@ -91,7 +92,7 @@ def measure_distances(
             for steps, actions in chains(landscape, starts, sorted(lengths), w, normalized, seed):
                 on_border = float((actions.abs() == 1).any(dim=1).double().mean())
                 yield _distance(name, steps, w, histogram(BOUND * actions.numpy()), distribution, on_border)
-        for n_particles, n_rungs in TEMPERED:
+        for n_particles, n_rungs in tempered:
             sampler = adapted(TemperedSampler(2, n_rungs, n_particles), landscape, w, seed)
             chain = temper(sampler, landscape, n_actions, seed)
             name = f"tempered, {n_particles} particles"

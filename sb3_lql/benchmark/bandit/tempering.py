@@ -12,7 +12,7 @@ from sb3_lql.envs.multimodal_bandit import BOUND
 from sb3_lql.langevin.tempered import TemperedChain, TemperedSampler, ValueAndGradient
 
 #: Adaptations of step sizes to a landscape and a ``w``, and chains in each.
-N_ADAPTATIONS, ADAPTATION_BATCH = 100, 64
+N_ADAPTATIONS, ADAPTATION_BATCH = 100, 16
 #: Chains that run side by side, to bound the memory.
 BATCH = 1_000
 

@@ -6,10 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from torch import nn
 
 from sb3_lql.benchmark.bandit.distances import distance_table, measure_distances, step_size
-from sb3_lql.benchmark.bandit.landscape import Landscape
-from sb3_lql.benchmark.bandit.tempering import estimate_table
+from sb3_lql.benchmark.bandit.distributions import (
+    boltzmann_distribution,
+    draw_cells,
+    histogram,
+    total_variation,
+)
+from sb3_lql.benchmark.bandit.landscape import Landscape, smoothed_reward
+from sb3_lql.benchmark.bandit.tempering import actions_of, adapted, estimate_table, temper
+from sb3_lql.langevin.tempered import TemperedSampler
 
 STIFFNESS = 4.0
 
@@ -77,7 +85,7 @@ def test_normal_starts_alone_are_off_by_their_known_distance() -> None:
         score=lambda actions, level: th.zeros_like(actions),
         sigmas=th.zeros(1, dtype=th.float64),
     )
-    distances = measure_distances(still, 100_000, 0, [500.0], chain_lengths=[1], longest_plain_chain=1)
+    distances = measure_distances(still, 100_000, 0, [500.0], chain_lengths=[1], longest_plain_chain=1, tempered=())
     (one_step,) = (d for d in distances if d["sampler"] == "plain, score as it is")
     cell = np.diff(stats.norm.cdf(np.linspace(-2, 2, 21)))
     cell[[0, -1]] += stats.norm.cdf(-2)
@@ -176,3 +184,44 @@ def test_tempered_samplers_have_the_law_and_their_estimates_its_constants() -> N
     table = estimate_table(distances).splitlines()
     assert table[2].startswith("| tempered, 16 particles, 20 rungs | 5 | -2.5")
     assert len(table) == 4
+
+
+def test_a_tempered_sampler_has_the_law_of_a_learned_critic() -> None:
+    """Whose modes are of unequal height: 64 particles, 29 rungs, within 0.05 of independent draws."""
+    landscape = learned_critic()
+    n_actions, w = 2_000, 100.0
+    law = boltzmann_distribution(landscape.on_grid(0), w)
+    floor = total_variation(draw_cells(law, n_actions, 0), law)
+    sampler = adapted(TemperedSampler(2, n_rungs=29, n_particles=64), landscape, w, seed=0)
+    shares = histogram(actions_of(temper(sampler, landscape, n_actions, seed=0)))
+    assert total_variation(shares, law) < floor + 0.05
+
+
+def learned_critic() -> Landscape:
+    """A network that has been fitted to the bandit's reward for as long as its modes differ in height."""
+    th.manual_seed(0)
+    network = nn.Sequential(nn.Linear(2, 64), nn.Mish(), nn.Linear(64, 64), nn.Mish(), nn.Linear(64, 1))
+    optimizer = th.optim.Adam(network.parameters(), 5e-3)
+    decay = th.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, total_iters=3_000)
+    for _ in range(3_000):
+        actions = 2 * th.rand(512, 2) - 1
+        loss = (network(actions).squeeze(1) - smoothed_reward(actions, 0.0)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        decay.step()
+    network.requires_grad_(False)
+
+    def q_value(actions: th.Tensor, level: int) -> th.Tensor:
+        values: th.Tensor = network(actions).squeeze(1)
+        return values
+
+    def score(actions: th.Tensor, level: int) -> th.Tensor:
+        gradient: th.Tensor = th.func.grad(lambda a: q_value(a, level).sum())(actions)
+        return gradient
+
+    landscape = Landscape(q_value, score, th.zeros(1, dtype=th.float64))
+    peaks = landscape.on_grid(0)
+    highest = sorted(part.max() for part in (peaks[:, 300:], peaks[300:], peaks[:, :100], peaks[:100]))
+    assert highest[-1] - highest[0] > 0.01
+    return landscape
