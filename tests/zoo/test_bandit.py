@@ -107,7 +107,7 @@ def test_report_compares_the_runs_in_pictures_and_tables(folder: Path) -> None:
     output = sb3_lql(
         "bandit_report", "runs/sac", "runs/lql", "runs/nclql", "runs/sdac", "--output-dir", "report", folder=folder
     )
-    names = {"reward_map", "samples", "from_grid", "value_maps", "temperatures"} | {
+    names = {"reward_map", "samples", "from_grid", "value_maps", "temperatures", "laws"} | {
         f"steps_{algo}" for algo in ("nclql", "lql", "sdac")
     }
     for suffix in ("svg", "png"):
@@ -134,12 +134,13 @@ def test_distances_are_measured_for_the_reward_and_for_each_critic(folder: Path)
     options = ("--n-actions", "50", "--output-dir", "distances", *lengths)
     sb3_lql("bandit_distances", "runs/nclql", "runs/lql", *options, folder=folder)
     distances = read(folder / "distances" / "distances.json")
-    n_samplers = {"the true reward": 10, "NC-LQL, seed 3, its critic": 9, "LQL, seed 3, its critic": 5}
+    n_samplers = {"the true reward": 12, "NC-LQL, seed 3, its critic": 11, "LQL, seed 3, its critic": 7}
     assert {name: len(entries) for name, entries in distances.items()} == {
         name: 2 * n for name, n in n_samplers.items()
     }
     tables = (folder / "distances" / "distances.md").read_text()
-    assert all(f"Q is {name}:" in tables for name in n_samplers)
+    assert all(tables.count(f"Q is {name}:") == 2 for name in n_samplers)
+    assert tables.count("| tempered, 16 particles, 20 rungs |") == 2 * len(n_samplers)
 
 
 def test_a_run_that_was_stopped_is_resumed_by_the_same_command(
