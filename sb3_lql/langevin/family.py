@@ -123,11 +123,11 @@ class LangevinAlgorithm(ChainAlgorithm):
 
     def _entropy_wanted(self) -> float:
         """``target_entropy``, of actions in [-1, 1]^d; "auto" stands for ``-d``, as in SAC."""
+        action_dim = get_action_dim(self.action_space)
         if isinstance(self.target_entropy, str):
             if self.target_entropy != "auto":
                 raise ValueError(f"target_entropy={self.target_entropy!r} is no number: pass one, or 'auto'.")
-            return -float(get_action_dim(self.action_space))
-        action_dim = get_action_dim(self.action_space)
+            return -float(action_dim)
         low, high = LEAST_ENTROPY * action_dim, math.log(2.0) * action_dim
         return check_number("target_entropy", self.target_entropy, low, high)
 

@@ -1,4 +1,4 @@
-"""The actor-free policy: a critic, its target and a Langevin sampler."""
+"""The actor-free policy: a critic, its target and a sampler on it."""
 
 from typing import Any
 
@@ -11,9 +11,57 @@ from sb3_lql.engine.policy import ChainPolicy
 from sb3_lql.langevin.exportable import ExportableLangevin
 from sb3_lql.langevin.runner import compiled_langevin_chain, langevin_chain
 from sb3_lql.langevin.sampler import LangevinChain, LangevinSampler
+from sb3_lql.langevin.tempered import TemperedSampler
 
 
-class LangevinPolicy(ChainPolicy):
+class SamplerPolicy(ChainPolicy):
+    """
+    Policy without an actor: an action is what a sampler draws on the critic. A subclass says how it runs. Arguments
+    that are not listed here are those of :class:`~sb3_lql.engine.policy.ChainPolicy`.
+
+    :param observation_space: observation space
+    :param action_space: action space
+    :param lr_schedule: learning rate schedule
+    :param sampler: the chain, its schedule and what it learns
+    """
+
+    #: As the constructor takes it.
+    sampler: LangevinSampler | TemperedSampler
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        sampler: LangevinSampler | TemperedSampler,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(observation_space, action_space, **kwargs)
+        self.sampler = sampler
+        self._build(lr_schedule)
+
+    @property
+    def chain_length(self) -> int:
+        """Steps of a chain, one after the other."""
+        return self.sampler.chain_length
+
+    @property
+    def exact_dtype(self) -> th.dtype:
+        """
+        float64 wherever the critic can: along a chain of normalised scores the last bit of float32 can grow, and the
+        best of several particles may be one or another by it.
+        """
+        return self.critic.exact_dtype
+
+    def _compiles_for(self, features: th.Tensor) -> bool:
+        """Whether chains with these features are compiled. Those in float64 never are."""
+        return self.compiles and features.dtype == th.float32 and self.critic.has_closed_form_gradient
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | dict(sampler=self.sampler)
+
+
+class LangevinPolicy(SamplerPolicy):
     """
     Policy without an actor: an action is the end of a Langevin chain on the critic.
 
@@ -28,6 +76,9 @@ class LangevinPolicy(ChainPolicy):
     :raises ValueError: for a ``net_arch`` or a count that makes no network, or an extractor of other observations
     """
 
+    #: As the constructor takes it.
+    sampler: LangevinSampler
+
     def __init__(
         self,
         observation_space: spaces.Space[Any],
@@ -37,20 +88,8 @@ class LangevinPolicy(ChainPolicy):
         bfloat16_chain: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(observation_space, action_space, **kwargs)
-        self.sampler = sampler
+        super().__init__(observation_space, action_space, lr_schedule, sampler, **kwargs)
         self.bfloat16_chain = bfloat16_chain
-        self._build(lr_schedule)
-
-    @property
-    def chain_length(self) -> int:
-        """Steps of a chain, one after the other."""
-        return self.sampler.chain_length
-
-    @property
-    def exact_dtype(self) -> th.dtype:
-        """float64 wherever the critic can: along a chain of normalised scores, the last bit of float32 can grow."""
-        return self.critic.exact_dtype
 
     def _critic_arguments(self) -> dict[str, Any]:
         n_noise_levels = self.sampler.n_levels if self.sampler.noise_conditioned else None
@@ -92,8 +131,7 @@ class LangevinPolicy(ChainPolicy):
         """
         if noise is None:
             return langevin_chain(self.sampler, self.critic, features, initial_actions, None)
-        compiles = self.compiles and features.dtype == th.float32 and self.critic.has_closed_form_gradient
-        chain = compiled_langevin_chain if compiles else langevin_chain
+        chain = compiled_langevin_chain if self._compiles_for(features) else langevin_chain
         return chain(self.sampler, self.critic, features, initial_actions, noise, self.bfloat16_chain)
 
     def run(self, features: th.Tensor, *draws: th.Tensor) -> th.Tensor:
@@ -164,8 +202,7 @@ class LangevinPolicy(ChainPolicy):
         return *super().constants(), self.bfloat16_chain
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = dict(sampler=self.sampler, bfloat16_chain=self.bfloat16_chain)
-        return super()._get_constructor_parameters() | own
+        return super()._get_constructor_parameters() | dict(bfloat16_chain=self.bfloat16_chain)
 
 
 MlpPolicy = LangevinPolicy

@@ -81,10 +81,14 @@ class TemperedChain(NamedTuple):
     inverse_temperature: th.Tensor
 
     @property
+    def mean_q(self) -> th.Tensor:
+        """``E[Q]``, shape (batch,)."""
+        return (self.log_weights.exp() * self.q_values).sum(dim=1)
+
+    @property
     def divergence(self) -> th.Tensor:
         """``KL(pi || uniform) = w E[Q] - log(Z(w) / Z(0))``, shape (batch,)."""
-        mean_q = (self.log_weights.exp() * self.q_values).sum(dim=1)
-        return self.inverse_temperature * mean_q - self.log_z
+        return self.inverse_temperature * self.mean_q - self.log_z
 
     @property
     def entropy(self) -> th.Tensor:

@@ -3,17 +3,16 @@
 from typing import Any
 
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
-from stable_baselines3.common.type_aliases import Schedule
 
-from sb3_lql.engine.policy import ChainPolicy, fixed_starts
+from sb3_lql.engine.policy import fixed_starts
 from sb3_lql.langevin.exportable import ExportableTempered
+from sb3_lql.langevin.policies import SamplerPolicy
 from sb3_lql.langevin.runner import compiled_tempered_chain, tempered_chain
 from sb3_lql.langevin.tempered import TemperedChain, TemperedDraws, TemperedSampler
 
 
-class TemperedPolicy(ChainPolicy):
+class TemperedPolicy(SamplerPolicy):
     """
     Policy without an actor: an action is one of the particles of sequential Monte Carlo on the smallest critic, by
     their weights. Arguments that are not listed here are those of :class:`~sb3_lql.engine.policy.ChainPolicy`.
@@ -28,32 +27,13 @@ class TemperedPolicy(ChainPolicy):
     :raises ValueError: for a ``net_arch`` or a count that makes no network, or an extractor of other observations
     """
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Box,
-        lr_schedule: Schedule,
-        sampler: TemperedSampler,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(observation_space, action_space, **kwargs)
-        self.sampler = sampler
-        self._build(lr_schedule)
-
-    @property
-    def chain_length(self) -> int:
-        """Steps of a chain, one after the other."""
-        return self.sampler.n_rungs
+    #: As the constructor takes it.
+    sampler: TemperedSampler
 
     @property
     def n_parallel(self) -> int:
         """Actions that a chain looks at side by side: its particles."""
         return self.sampler.n_particles
-
-    @property
-    def exact_dtype(self) -> th.dtype:
-        """float64 wherever the critic can: the best of several particles may be one or another by the last bit."""
-        return self.critic.exact_dtype
 
     def draw(self, features: th.Tensor) -> TemperedDraws:
         """
@@ -71,8 +51,7 @@ class TemperedPolicy(ChainPolicy):
         :param draws: as :meth:`draw` returns them
         :return: actions in [-1, 1] of shape (batch, action_dim), the particles, and the estimates that come with them
         """
-        compiles = self.compiles and features.dtype == th.float32 and self.critic.has_closed_form_gradient
-        chain = compiled_tempered_chain if compiles else tempered_chain
+        chain = compiled_tempered_chain if self._compiles_for(features) else tempered_chain
         return chain(self.sampler, self.critic, features, *draws)
 
     def run(self, features: th.Tensor, *draws: th.Tensor) -> th.Tensor:
@@ -131,9 +110,6 @@ class TemperedPolicy(ChainPolicy):
         :return: the Python values on which a chain depends and which may change
         """
         return *super().constants(), self.n_parallel, self.sampler.target_entropy
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return super()._get_constructor_parameters() | dict(sampler=self.sampler)
 
 
 class TemperedCnnPolicy(TemperedPolicy):

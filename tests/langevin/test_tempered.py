@@ -14,7 +14,8 @@ from sb3_lql.benchmark.bandit.distributions import (
     histogram,
     total_variation,
 )
-from sb3_lql.benchmark.bandit.landscape import smoothed_reward
+from sb3_lql.benchmark.bandit.landscape import exact_landscape, smoothed_reward
+from sb3_lql.benchmark.bandit.tempering import values_and_gradients
 from sb3_lql.envs.multimodal_bandit import BOUND
 from sb3_lql.langevin.tempered import (
     TARGET_ACCEPTANCE,
@@ -43,13 +44,8 @@ def quadratic(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     return -0.5 * (actions - 0.3).square().sum(dim=-1), 0.3 - actions
 
 
-def reward(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """The bandit's, and its gradient."""
-    with th.enable_grad():
-        leaf = actions.detach().requires_grad_()
-        values = smoothed_reward(leaf.flatten(0, -2), 0.0).view(leaf.shape[:-1])
-        (gradients,) = th.autograd.grad(values.sum(), leaf)
-    return values.detach(), gradients
+#: The bandit's, and its gradient.
+reward = values_and_gradients(exact_landscape(th.zeros(1)))
 
 
 def adapted(sampler: TemperedSampler, look: ValueAndGradient, n: int = 100) -> TemperedSampler:

@@ -94,6 +94,12 @@ def exact_landscape(sigmas: th.Tensor, scale: float = 1.0) -> Landscape:
     def q_value(actions: th.Tensor, level: int) -> th.Tensor:
         return scale * smoothed_reward(actions, scales[level])
 
+    return landscape_of(q_value, sigmas)
+
+
+def landscape_of(q_value: Callable[[th.Tensor, int], th.Tensor], sigmas: th.Tensor) -> Landscape:
+    """The landscape of these values, with the gradient of autograd."""
+
     def score(actions: th.Tensor, level: int) -> th.Tensor:
         gradient: th.Tensor = th.func.grad(lambda a: q_value(a, level).sum())(actions)
         return gradient

@@ -26,7 +26,7 @@ def temper(sampler: TemperedSampler, landscape: Landscape, n_actions: int, seed:
     :param seed: of all draws, on the CPU
     :return: their ends, together
     """
-    look = _values_and_gradients(landscape)
+    look = values_and_gradients(landscape)
     with th.random.fork_rng(devices=[]):
         th.manual_seed(seed)
         sizes = [min(BATCH, n_actions - first) for first in range(0, n_actions, BATCH)]
@@ -49,7 +49,7 @@ def adapted(sampler: TemperedSampler, landscape: Landscape, inverse_temperature:
     sampler.target_entropy = None
     sampler.inverse_temperature = inverse_temperature
     sampler.n_adaptations.zero_()
-    look = _values_and_gradients(landscape)
+    look = values_and_gradients(landscape)
     with th.random.fork_rng(devices=[]):
         th.manual_seed(seed)
         for _ in range(N_ADAPTATIONS):
@@ -57,7 +57,8 @@ def adapted(sampler: TemperedSampler, landscape: Landscape, inverse_temperature:
     return sampler
 
 
-def _values_and_gradients(landscape: Landscape) -> ValueAndGradient:
+def values_and_gradients(landscape: Landscape) -> ValueAndGradient:
+    """Q at the landscape's last level, and its gradient."""
     level = landscape.last_level
 
     def look(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
@@ -85,10 +86,10 @@ def estimates(chain: TemperedChain, q_values: np.ndarray) -> dict[str, dict[str,
     """
     w = chain.inverse_temperature.item()
     energies = w * th.as_tensor(q_values, dtype=th.float64).flatten()
-    log_z = (energies.logsumexp(dim=0) - np.log(len(energies))).item()
-    mean_q = ((energies - energies.logsumexp(dim=0)).exp() * energies).sum().item() / w
+    log_z = energies.logsumexp(dim=0).item() - np.log(len(energies))
+    mean_q = (energies.softmax(dim=0) * energies).sum().item() / w
     exact = {"log_z": log_z, "mean_q": mean_q, "entropy": 2 * np.log(2.0) + log_z - w * mean_q}
-    found = {"log_z": chain.log_z, "mean_q": (chain.divergence + chain.log_z) / w, "entropy": chain.entropy}
+    found = {"log_z": chain.log_z, "mean_q": chain.mean_q, "entropy": chain.entropy}
     return {
         name: {"exact": exact[name], "mean": found[name].mean().item(), "std": found[name].std().item()}
         for name in exact

@@ -15,7 +15,7 @@ from sb3_lql.benchmark.bandit.distributions import (
     histogram,
     total_variation,
 )
-from sb3_lql.benchmark.bandit.landscape import Landscape, smoothed_reward
+from sb3_lql.benchmark.bandit.landscape import Landscape, landscape_of, smoothed_reward
 from sb3_lql.benchmark.bandit.tempering import actions_of, adapted, estimate_table, temper
 from sb3_lql.langevin.tempered import TemperedSampler
 
@@ -216,11 +216,7 @@ def learned_critic() -> Landscape:
         values: th.Tensor = network(actions).squeeze(1)
         return values
 
-    def score(actions: th.Tensor, level: int) -> th.Tensor:
-        gradient: th.Tensor = th.func.grad(lambda a: q_value(a, level).sum())(actions)
-        return gradient
-
-    landscape = Landscape(q_value, score, th.zeros(1, dtype=th.float64))
+    landscape = landscape_of(q_value, th.zeros(1, dtype=th.float64))
     peaks = landscape.on_grid(0)
     highest = sorted(part.max() for part in (peaks[:, 300:], peaks[300:], peaks[:, :100], peaks[:100]))
     assert highest[-1] - highest[0] > 0.01
