@@ -20,7 +20,7 @@ from sb3_lql.zoo.cli import main
 from tests.zoo.conftest import sb3_lql
 
 ENV_ID = "MultiGoal-v0"
-SHORT = ("--seeds", "2", "--n-timesteps", "1004", "--n-more-timesteps", "35", "--n-episodes", "6", "--device", "cpu")
+SHORT = ("--seeds", "2", "--n-timesteps", "3004", "--n-more-timesteps", "35", "--n-episodes", "6", "--device", "cpu")
 COMMAND = ("multigoal", "--algo", "sac", "nclql", "--output-dir", "goals", *SHORT)
 RUNS = [(algo, seed) for algo in ("sac", "nclql") for seed in (0, 1)]
 
@@ -44,8 +44,8 @@ def test_every_run_is_measured_in_three_situations(folder: Path) -> None:
     for run in runs:
         path = hyperparams_file(run["algo"])
         assert path is not None
-        assert run["settings"] == yaml.safe_load(path.read_text())[ENV_ID] | {"n_timesteps": 1004}
-        assert run["replay_buffer"] == {"before": 1004, "after": 1039}
+        assert run["settings"] == yaml.safe_load(path.read_text())[ENV_ID] | {"n_timesteps": 3004}
+        assert run["replay_buffer"] == {"before": 3004, "after": 3039}
         assert (run["n_episodes"], run["n_more_timesteps"]) == (6, 35)
         for situation in ("blocked", "adapted"):
             assert run[situation]["shares"][run["favourite"]] == 0
@@ -64,7 +64,7 @@ def test_table_and_picture_are_written(folder: Path) -> None:
 
 def test_the_agent_that_is_saved_has_not_learned_on(folder: Path) -> None:
     (path,) = (folder / "goals" / "runs" / "sac" / "0").rglob(f"{ENV_ID}.zip")
-    assert SAC.load(path).num_timesteps == 1004
+    assert SAC.load(path).num_timesteps == 3004
 
 
 def test_what_is_finished_is_not_trained_again(folder: Path) -> None:
