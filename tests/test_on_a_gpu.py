@@ -1,0 +1,57 @@
+"""Where there is a GPU: every algorithm's updates and actions as CUDA graphs are the plain ones, and it resumes there."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch as th
+
+from sb3_lql import LQL
+from sb3_lql.algorithms import ALGORITHMS
+from tests.baselines.checks import TINY
+
+pytestmark = pytest.mark.skipif(not th.cuda.is_available(), reason="no GPU")
+
+TEMPERED = dict(sampler="tempered", n_particles=4, n_rungs=3, inverse_temperature="auto", soft_backup=True)
+CASES = {name: (entry.cls, {}) for name, entry in ALGORITHMS.items()} | {"lql-tempered": (LQL, TEMPERED)}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
+    return CASES[request.param]
+
+
+@pytest.fixture(autouse=True)
+def no_refusals() -> Iterator[None]:
+    """A warning would say that something was not compiled or recorded."""
+    with warnings.catch_warnings():
+        for message in ("CUDA graphs are not used", "torch.compile failed"):
+            warnings.filterwarnings("error", message)
+        yield
+
+
+def learned(case: tuple[Any, dict[str, Any]], **changes: Any) -> Any:
+    algorithm, arguments = case
+    return algorithm("MlpPolicy", "Pendulum-v1", **TINY | arguments | dict(device="cuda") | changes).learn(40)
+
+
+def test_replayed_updates_and_actions_are_the_plain_ones(case: tuple[Any, dict[str, Any]]) -> None:
+    plain, replayed = learned(case, compile=False), learned(case)
+    for name, value in plain.policy.state_dict().items():
+        th.testing.assert_close(replayed.policy.state_dict()[name], value, rtol=1e-3, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+    obs = plain._last_obs
+    expected = plain.predict(obs, deterministic=True)[0]
+    for _ in range(5):  # the last are replays
+        assert replayed.predict(obs, deterministic=True)[0] == pytest.approx(expected, abs=1e-2)
+
+
+def test_a_checkpoint_resumes(case: tuple[Any, dict[str, Any]], tmp_path: Path) -> None:
+    model = learned(case)
+    model.save_checkpoint(tmp_path)
+    model.train(5, 8)
+    resumed = type(model).load_checkpoint(tmp_path, env="Pendulum-v1", device="cuda")
+    resumed.train(5, 8)
+    for name, value in model.policy.state_dict().items():
+        th.testing.assert_close(resumed.policy.state_dict()[name], value, rtol=1e-3, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
