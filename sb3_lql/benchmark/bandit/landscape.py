@@ -36,7 +36,7 @@ class Landscape:
         """Values at the points of :func:`~sb3_lql.benchmark.bandit.distributions.grid`, shape (400, 400)."""
         points = grid()
         actions = th.as_tensor(points.reshape(-1, 2) / BOUND, dtype=th.float32)
-        return self.q_value(actions, level).cpu().numpy().reshape(points.shape[:2])
+        return self.q_value(actions, level).numpy().reshape(points.shape[:2])
 
 
 def learned_landscape(policy: LangevinPolicy | TemperedPolicy) -> Landscape:
@@ -52,11 +52,11 @@ def learned_landscape(policy: LangevinPolicy | TemperedPolicy) -> Landscape:
     def observations(actions: th.Tensor) -> th.Tensor:
         return th.zeros(len(actions), 1, device=policy.device)
 
-    def q_value(actions: th.Tensor, level: int) -> th.Tensor:
-        actions = actions.to(policy.device)
+    def q_value(given: th.Tensor, level: int) -> th.Tensor:
+        actions = given.to(policy.device)
         noise_level = level if noise_conditioned else None
         q_values: th.Tensor = critic(observations(actions), actions, noise_level)
-        return q_values.sum(dim=0).squeeze(1)
+        return q_values.sum(dim=0).squeeze(1).to(given.device)
 
     @th.no_grad()
     def score(actions: th.Tensor, level: int) -> th.Tensor:

@@ -26,7 +26,7 @@ def temper(sampler: TemperedSampler, landscape: Landscape, n_actions: int, seed:
     :param seed: of all draws, on the CPU
     :return: their ends, together
     """
-    look = values_and_gradients(landscape)
+    sampler, look = copy.deepcopy(sampler).cpu(), values_and_gradients(landscape)
     with th.random.fork_rng(devices=[]):
         th.manual_seed(seed)
         sizes = [min(BATCH, n_actions - first) for first in range(0, n_actions, BATCH)]
