@@ -75,10 +75,12 @@ def test_bandit_page_shows_the_chains_with_a_perfect_critic() -> None:
 
 def test_speed_page_shows_the_tables_of_its_results() -> None:
     page = (DOCS / "speed.md").read_text()
-    report = json.loads((DOCS / "results" / "speed_cpu.json").read_text())
-    assert list(report["sizes"]) == ["halfcheetah", "humanoid"]
-    for figures in report["sizes"].values():
-        assert speed_table(figures) in page
+    for device, sizes in {"cpu": ["halfcheetah", "humanoid"], "cuda": ["halfcheetah"]}.items():
+        report = json.loads((DOCS / "results" / f"speed_{device}.json").read_text())
+        assert report["device"] == device
+        assert list(report["sizes"]) == sizes
+        for figures in report["sizes"].values():
+            assert speed_table(figures) in page
 
 
 def test_speed_page_compares_all_algorithms() -> None:
