@@ -1,4 +1,4 @@
-"""Where there is a GPU: every algorithm's updates and actions as CUDA graphs are the plain ones, and it resumes there."""
+"""On a GPU: the updates and actions of every algorithm as CUDA graphs are the plain ones, and checkpoints resume."""
 
 import warnings
 from collections.abc import Iterator
@@ -15,7 +15,8 @@ from tests.baselines.checks import TINY
 pytestmark = pytest.mark.skipif(not th.cuda.is_available(), reason="no GPU")
 
 TEMPERED = dict(sampler="tempered", n_particles=4, n_rungs=3, inverse_temperature="auto", soft_backup=True)
-CASES = {name: (entry.cls, {}) for name, entry in ALGORITHMS.items()} | {"lql-tempered": (LQL, TEMPERED)}
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {name: (entry.cls, {}) for name, entry in ALGORITHMS.items()}
+CASES["lql-tempered"] = (LQL, TEMPERED)
 
 
 @pytest.fixture(params=CASES)
@@ -37,10 +38,16 @@ def learned(case: tuple[Any, dict[str, Any]], **changes: Any) -> Any:
     return algorithm("MlpPolicy", "Pendulum-v1", **TINY | arguments | dict(device="cuda") | changes).learn(40)
 
 
+def assert_close(model: Any, expected: Any) -> None:
+    """That two models have learned the same, but for the order of sums."""
+    for name, value in expected.policy.state_dict().items():
+        difference = (model.policy.state_dict()[name] - value).abs().max()
+        assert difference <= 1e-3 * (1 + value.abs().max()), name
+
+
 def test_replayed_updates_and_actions_are_the_plain_ones(case: tuple[Any, dict[str, Any]]) -> None:
     plain, replayed = learned(case, compile=False), learned(case)
-    for name, value in plain.policy.state_dict().items():
-        th.testing.assert_close(replayed.policy.state_dict()[name], value, rtol=1e-3, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+    assert_close(replayed, plain)
     obs = plain._last_obs
     expected = plain.predict(obs, deterministic=True)[0]
     for _ in range(5):  # the last are replays
@@ -53,5 +60,4 @@ def test_a_checkpoint_resumes(case: tuple[Any, dict[str, Any]], tmp_path: Path) 
     model.train(5, 8)
     resumed = type(model).load_checkpoint(tmp_path, env="Pendulum-v1", device="cuda")
     resumed.train(5, 8)
-    for name, value in model.policy.state_dict().items():
-        th.testing.assert_close(resumed.policy.state_dict()[name], value, rtol=1e-3, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+    assert_close(resumed, model)

@@ -11,9 +11,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, VecTransposeImage
 
-_NO_ENTROPY = (
-    "there is no Gaussian actor whose entropy could be weighed; inverse_temperature of LQL and NCLQL is chosen by hand"
-)
+_NO_ENTROPY = "there is no Gaussian actor whose entropy could be weighed; LQL and NCLQL have an inverse_temperature"
 _NO_GSDE = "gSDE perturbs the weights of a Gaussian actor, and there is none: the chain's own noise explores"
 _NO_ACTOR = "there is no deterministic actor to delay, and target actions come from the chain, which has its own noise"
 _NO_GREED = "there is no epsilon-greedy exploration: the chain's own noise explores, and action_noise can add to it"

@@ -28,7 +28,7 @@ from sb3_lql.common.files import atomic_write, discard_folder
 from sb3_lql.diffusion.family import DiffusionAlgorithm
 from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.saving.checkpoint import save_checkpoint
-from sb3_lql.zoo.registry import hyperparams_file
+from sb3_lql.zoo.registry import hyperparams_file, hyperparams_of
 
 ENV_ID = "MultimodalBandit-v0"
 #: Arguments of a constructor that are no settings of the algorithm, or have an option of their own.
@@ -130,7 +130,8 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for everything that is written")
     parser.add_argument("--n-actions", type=int, default=10_000, help="actions to draw (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: %(default)s)")
-    settings = parser.add_argument_group("settings", f"of the bandit in {_config(algo)}, and of {algo.upper()}")
+    described = f"of the bandit in {hyperparams_file(algo)}, and of {algo.upper()}"
+    settings = parser.add_argument_group("settings", described)
     for name, default in _defaults(algo).items():
         settings.add_argument(
             f"--{name.replace('_', '-')}",
@@ -143,15 +144,9 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config(algo: str) -> Path:
-    path = hyperparams_file(algo)
-    assert path is not None, f"no hyperparameters for {algo}"
-    return path
-
-
 def _defaults(algo: str) -> dict[str, Any]:
     """The algorithm's hyperparameters for the bandit, and what its constructor takes besides."""
-    entry: dict[str, Any] = yaml.safe_load(_config(algo).read_text())[ENV_ID]
+    entry = hyperparams_of(algo, ENV_ID)
     parameters = inspect.signature(ALGORITHMS[algo]).parameters.values()
     others = {parameter.name: parameter.default for parameter in parameters if parameter.name not in SET_BY_COMMAND}
     return entry | {name: default for name, default in others.items() if name not in entry}
@@ -180,7 +175,7 @@ def _set_up(args: argparse.Namespace) -> tuple[Experiment, OffPolicyAlgorithm, d
         hyperparams={name: given[name] for name in _defaults(args.algo).keys() & given.keys()},
         seed=args.seed,
         device=args.device,
-        config=str(_config(args.algo)),
+        config=str(hyperparams_file(args.algo)),
     )
     model, settings = experiment.build()
     before = experiment.extra

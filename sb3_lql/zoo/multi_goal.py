@@ -8,7 +8,6 @@ from typing import Any
 
 import stable_baselines3
 import torch as th
-import yaml
 
 import sb3_lql
 from sb3_lql.benchmark.bandit.figures import save
@@ -20,7 +19,7 @@ from sb3_lql.benchmark.multi_goal.episodes import ENV_ID, Episodes
 from sb3_lql.benchmark.multi_goal.measures import COLUMNS, SITUATIONS, goal_table
 from sb3_lql.benchmark.multi_goal.runs import measure
 from sb3_lql.common.files import discard_folder
-from sb3_lql.zoo.registry import hyperparams_file
+from sb3_lql.zoo.registry import hyperparams_file, hyperparams_of
 
 #: In a run's folder, written last: where it is, the run is complete.
 RECORD = "run.json"
@@ -103,15 +102,9 @@ def _finished(args: argparse.Namespace, algo: str, seed: int) -> dict[str, Any]:
     return record
 
 
-def _config(algo: str) -> Path:
-    path = hyperparams_file(algo)
-    assert path is not None, f"no hyperparameters for {algo}"
-    return path
-
-
 def _settings(algo: str, n_timesteps: int | None) -> dict[str, Any]:
     """The algorithm's hyperparameters for the task."""
-    entry: dict[str, Any] = yaml.safe_load(_config(algo).read_text())[ENV_ID]
+    entry = hyperparams_of(algo, ENV_ID)
     return entry if n_timesteps is None else entry | {"n_timesteps": n_timesteps}
 
 
@@ -127,7 +120,7 @@ def _train(folder: Path, asked: dict[str, Any], device: str) -> dict[str, Any]:
         hyperparams=asked["settings"],
         seed=seed,
         device=device,
-        config=str(_config(algo)),
+        config=str(hyperparams_file(algo)),
     )
     model, _ = experiment.build()
     # Not by the RL Zoo, which takes a Ctrl-C for the end of the training

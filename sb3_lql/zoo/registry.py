@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import rl_zoo3
+import yaml
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 import sb3_lql
@@ -42,3 +43,15 @@ def hyperparams_file(algo: str) -> Path | None:
     # In a wheel the files lie within the package, in a checkout beside it
     candidates = (folder / "hyperparams" / f"{algo}.yml" for folder in (package, package.parent))
     return next((path for path in candidates if path.is_file()), None)
+
+
+def hyperparams_of(algo: str, env_id: str) -> dict[str, Any]:
+    """
+    :param algo: name of one of our algorithms, or "sac"
+    :param env_id: an environment that its file names
+    :return: our hyperparameters for it
+    """
+    path = hyperparams_file(algo)
+    assert path is not None, f"no hyperparameters for {algo}"
+    entry: dict[str, Any] = yaml.safe_load(path.read_text())[env_id]
+    return entry

@@ -42,9 +42,9 @@ class Landscape:
 def learned_landscape(policy: LangevinPolicy | TemperedPolicy) -> Landscape:
     """
     :param policy: a policy trained on the bandit
-    :return: the sum of its critics, which Langevin chains climb
+    :return: what its actions climb: the sum of its critics, or of a tempered policy the smallest
     """
-    critic = policy.critic
+    critic, tempered = policy.critic, isinstance(policy, TemperedPolicy)
     critic.set_training_mode(False)
     noise_conditioned = _levels(policy) is not None
     bfloat16 = isinstance(policy, LangevinPolicy) and policy.bfloat16_chain
@@ -56,12 +56,14 @@ def learned_landscape(policy: LangevinPolicy | TemperedPolicy) -> Landscape:
         actions = given.to(policy.device)
         noise_level = level if noise_conditioned else None
         q_values: th.Tensor = critic(observations(actions), actions, noise_level)
-        return q_values.sum(dim=0).squeeze(1).to(given.device)
+        return (q_values.amin(dim=0) if tempered else q_values.sum(dim=0)).squeeze(1).to(given.device)
 
     @th.no_grad()
     def score(actions: th.Tensor, level: int) -> th.Tensor:
-        gradient = critic.action_gradient(critic.features(observations(actions)), bfloat16)
-        return gradient(actions.to(policy.device), level).to(actions.device)
+        features = critic.features(observations(actions))
+        if tempered:
+            return critic.lowest_value_and_gradient(features)(actions.to(policy.device))[1].to(actions.device)
+        return critic.action_gradient(features, bfloat16)(actions.to(policy.device), level).to(actions.device)
 
     return Landscape(q_value, score, noise_scales(policy))
 
@@ -80,8 +82,9 @@ def _levels(policy: LangevinPolicy | TemperedPolicy) -> th.Tensor | None:
 
 
 def perfect_landscape(model: LangevinAlgorithm) -> Landscape:
-    """What the model's :func:`learned_landscape` should be: in scaled rewards too, and the sum of as many critics."""
-    return exact_landscape(noise_scales(model.policy), scale=model.policy.n_critics * model.reward_scale)
+    """What the model's :func:`learned_landscape` should be: in scaled rewards too, and as many critics as it sums."""
+    n_critics = 1 if isinstance(model.policy, TemperedPolicy) else model.policy.n_critics
+    return exact_landscape(noise_scales(model.policy), scale=n_critics * model.reward_scale)
 
 
 def exact_landscape(sigmas: th.Tensor, scale: float = 1.0) -> Landscape:

@@ -62,6 +62,16 @@ def test_learned_landscape_is_the_sum_of_the_critics_and_its_gradient(algorithm:
         th.testing.assert_close(landscape.score(actions.detach(), level), gradient)
 
 
+def test_learned_landscape_of_a_tempered_policy_is_the_smallest_critic(tiny: dict[str, Any]) -> None:
+    policy = LQL("MlpPolicy", "MultimodalBandit-v0", sampler="tempered", **tiny).policy
+    landscape = learned_landscape(policy)
+    actions = ACTIONS.float().requires_grad_()
+    q_values = policy.critic(th.zeros(len(actions), 1), actions).amin(dim=0).squeeze(1)
+    th.testing.assert_close(landscape.q_value(actions, 0), q_values)
+    (gradient,) = th.autograd.grad(q_values.sum(), actions)
+    th.testing.assert_close(landscape.score(actions.detach(), 0), gradient)
+
+
 def test_learned_landscape_of_a_plain_chain_with_a_schedule_has_one_level(tiny: dict[str, Any]) -> None:
     model = LQL("MlpPolicy", "MultimodalBandit-v0", langevin_step_size=(1.0, 1e-4), **tiny)
     assert learned_landscape(model.policy).last_level == 0
