@@ -22,7 +22,7 @@ def paths(named: Sequence[tuple[str, Episodes, Episodes]]) -> Figure:
     :param named: agents' names, and their episodes in either case
     """
     figure = Figure(figsize=(PANEL * len(named), 2 * (PANEL + 0.25) + 0.4), layout="constrained")
-    figure.suptitle("Paths from the origin to goals (circles)")
+    figure.suptitle("Paths to four goals")
     panels = figure.subplots(2, len(named), squeeze=False)
     for (above, below), (name, free, blocked) in zip(panels.T, named, strict=True):
         above.set_title(name)
