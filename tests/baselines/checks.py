@@ -57,12 +57,18 @@ def assert_saved(model: Any, folder: Path) -> None:
         assert (model.predict(obs, deterministic=True)[0] == loaded.predict(obs, deterministic=True)[0]).all()
 
 
+def resumed_beside(model: Any, path: Path) -> Any:
+    """The model as resumed from a checkpoint, both after five more updates: on a GPU the last two are replays."""
+    model.save_checkpoint(path)
+    model.train(5, 8)
+    resumed = type(model).load_checkpoint(path, env="Pendulum-v1", device=model.device)
+    resumed.train(5, 8)
+    return resumed
+
+
 def assert_resumes(model: Any, path: Path) -> None:
     """That a checkpoint continues bit for bit."""
-    model.save_checkpoint(path)
-    model.train(3, 8)
-    resumed = type(model).load_checkpoint(path, env="Pendulum-v1", device="cpu")
-    resumed.train(3, 8)
+    resumed = resumed_beside(model, path)
     for name, value in model.policy.state_dict().items():
         assert th.equal(value, resumed.policy.state_dict()[name]), name
 

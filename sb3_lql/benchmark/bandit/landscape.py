@@ -52,11 +52,10 @@ def learned_landscape(policy: LangevinPolicy | TemperedPolicy) -> Landscape:
     def observations(actions: th.Tensor) -> th.Tensor:
         return th.zeros(len(actions), 1, device=policy.device)
 
-    def q_value(given: th.Tensor, level: int) -> th.Tensor:
-        actions = given.to(policy.device)
+    def q_value(actions: th.Tensor, level: int) -> th.Tensor:
         noise_level = level if noise_conditioned else None
-        q_values: th.Tensor = critic(observations(actions), actions, noise_level)
-        return (q_values.amin(dim=0) if tempered else q_values.sum(dim=0)).squeeze(1).to(given.device)
+        q_values: th.Tensor = critic(observations(actions), actions.to(policy.device), noise_level)
+        return (q_values.amin(dim=0) if tempered else q_values.sum(dim=0)).squeeze(1).to(actions.device)
 
     @th.no_grad()
     def score(actions: th.Tensor, level: int) -> th.Tensor:
