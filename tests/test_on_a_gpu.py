@@ -1,5 +1,6 @@
 """On a GPU: the updates and actions of every algorithm as CUDA graphs are the plain ones, and checkpoints resume."""
 
+import gc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,20 @@ def test_replayed_updates_and_actions_are_the_plain_ones(case: tuple[Any, dict[s
     expected = plain.predict(obs, deterministic=True)[0]
     for _ in range(5):  # the last are replays
         assert replayed.predict(obs, deterministic=True)[0] == pytest.approx(expected, abs=1e-2)
+
+
+def test_an_agent_that_was_dropped_is_no_fault_of_the_next() -> None:
+    """Garbage with recordings of its own, which the collector comes upon while others are recorded."""
+    case = CASES["nclql"]
+    gc.collect()
+    thresholds = gc.get_threshold()
+    try:
+        gc.set_threshold(100_000)
+        learned(case)
+        gc.set_threshold(1)  # at every allocation, now
+        learned(case)
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 def test_a_checkpoint_resumes(case: tuple[Any, dict[str, Any]], tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Running a function of tensors faster: compiled, or recorded as a CUDA graph. Both give way where they cannot work."""
 
 import functools
+import gc
 import inspect
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -87,12 +89,24 @@ def record_cuda_graph(function: Callable[[], Any], inputs: list[th.Tensor]) -> R
     # A stream of its own: PyTorch's default one is of the device that recorded first
     stream = th.cuda.Stream()  # type: ignore[no-untyped-call]
     try:
-        with th.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with collector_paused(), th.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             outputs = function()
     except RuntimeError as error:
         # PyTorch's generators and streams are in an unknown state now
         raise RuntimeError(f"Recording a CUDA graph failed ({error}). Start again with compile=False.") from error
     return Recording(inputs, outputs, graph.replay)
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Collect no garbage meanwhile: an agent that nobody holds may have recordings, and freeing one breaks another."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @dataclass

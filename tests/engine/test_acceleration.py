@@ -1,12 +1,15 @@
 """Compiled and recorded functions compute what the plain ones do, and give way where they cannot work."""
 
 import copy
+import gc
 import os
 import pickle
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from torch import nn
 
 from sb3_lql import LQL, NCLQL
 from sb3_lql.engine import algorithm as algorithm_module
-from sb3_lql.engine.acceleration import GraphedFunction, compiled
+from sb3_lql.engine.acceleration import GraphedFunction, compiled, record_cuda_graph
 from sb3_lql.langevin.runner import compiled_langevin_chain, langevin_chain
 from tests.langevin.plain_chain import plain_chain
 from tests.operations import NoSynchronisation
@@ -49,6 +52,14 @@ def test_a_replay_computes_from_new_inputs_and_returns_tensors_of_its_own(record
     assert len(recordings) == 1
     assert [result[0].item() for result in results] == [0, 2, 6, 12, 20, 30]
     assert counter.total.tolist() == [15, 15, 15]
+
+
+def test_no_garbage_is_collected_while_a_graph_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To free another graph, of an agent that was dropped, would end the recording."""
+    for name, value in dict(CUDAGraph=Mock(), Stream=Mock(), graph=lambda *args, **kwargs: nullcontext()).items():
+        monkeypatch.setattr(th.cuda, name, value)
+    assert record_cuda_graph(gc.isenabled, []).outputs is False
+    assert gc.isenabled()
 
 
 def test_a_recording_is_made_anew_for_other_shapes_constants_and_addresses(recordings: list[Any]) -> None:
