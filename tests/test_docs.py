@@ -73,6 +73,20 @@ def test_bandit_page_shows_the_chains_with_a_perfect_critic() -> None:
     assert lql in page
 
 
+def test_pages_quote_the_returns_of_the_authors_code() -> None:
+    results = json.loads((DOCS / "results" / "authors_code.json").read_text())
+    returns = {
+        task: [f"{entry['mean']} ± {entry['std']}" for entry in entries.values()]
+        for task, entries in results["returns"].items()
+    }
+    reacher, pendulum = returns["Reacher-v4"], returns["InvertedDoublePendulum-v4"]
+    assert f"| the authors' code, return | {' | '.join(reacher[:4])} |" in (DOCS / "nclql.md").read_text()
+    q_means = map(str, results["mean_q"]["Reacher-v4"].values())
+    assert f"| the authors' code, mean Q | {' | '.join(q_means)} | |" in (DOCS / "nclql.md").read_text()
+    assert all(quoted in (DOCS / "benchmark.md").read_text() for quoted in (reacher[3], pendulum[3]))
+    assert f"{reacher[1]} and {pendulum[1]}" in (DOCS / "speed.md").read_text()
+
+
 def test_speed_page_shows_the_tables_of_its_results() -> None:
     page = (DOCS / "speed.md").read_text()
     for device, sizes in {"cpu": ["halfcheetah", "humanoid"], "cuda": ["halfcheetah"]}.items():
