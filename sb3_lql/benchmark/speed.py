@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
@@ -16,11 +17,14 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from torch import nn
 
 from sb3_lql.algorithms import ALGORITHMS
+from sb3_lql.benchmark.authors import AuthorsNCLQL
 from sb3_lql.benchmark.naive import NaiveUpdate
 from sb3_lql.benchmark.tables import markdown_table
-from sb3_lql.engine.acceleration import GraphedFunction
+from sb3_lql.engine.acceleration import GraphedFunction, compiled
 from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.langevin.family import LangevinAlgorithm
+from sb3_lql.langevin.sampler import LangevinSampler
+from sb3_lql.networks.critics import EnsembleCritic
 
 #: Sizes of observations and actions of the paper's tasks, in v4.
 SIZES: dict[str, tuple[int, int]] = {
@@ -41,6 +45,10 @@ N_TRANSITIONS = 2_000
 N_WARM_UPS = 5
 #: Observations that ``predict`` gets at once: one environment, and the paper's five.
 N_OBSERVATIONS = (1, 5)
+#: Observations that ``predict(deterministic=True)`` gets at once.
+N_DETERMINISTIC = (1, 20)
+#: Iterations of one call: what surrounds them in ``learn`` takes a part of each.
+ITERATIONS_PER_CALL = 10
 #: Updates of one call where algorithms are compared: some update their actor at every other one.
 UPDATES_PER_CALL = 2
 
@@ -139,11 +147,17 @@ def bare_products(model: LangevinAlgorithm, batch_size: int) -> Callable[[], th.
     return partial(GraphedFunction(products, lambda: weights, tuple), actions)
 
 
-def make_entries(size: str, algo: str, device: str, batch_size: int, compiled: bool = True) -> list[Entry]:
-    """All that is timed of a Langevin algorithm: groups together, and in each the reference first."""
+def make_entries(
+    size: str, algo: str, device: str, batch_size: int, compiled: bool = True, authors: Path | None = None
+) -> list[Entry]:
+    """
+    All that is timed of a Langevin algorithm: groups together, and in each the reference first. With a clone of the
+    code of NC-LQL's ``authors``, that too.
+    """
     kinds = {"eager": False} | ({"compiled": True} if compiled else {})
     ours = {name: cast(LangevinAlgorithm, make_model(size, algo, device, kind)) for name, kind in kinds.items()}
     sac = make_sac(size, device)
+    theirs = {} if authors is None else {"the authors' JAX": AuthorsNCLQL(authors, *SIZES[size], batch_size)}
     naive = NaiveUpdate(ours["eager"])
     # SAC's is SB3's own buffer, whatever the library's models use
     buffer = sac.replay_buffer
@@ -152,23 +166,45 @@ def make_entries(size: str, algo: str, device: str, batch_size: int, compiled: b
     entries = [
         Entry("update", "naive", lambda: naive.update(buffer.sample(batch_size))),
         *(Entry("update", name, partial(model.train, 1, batch_size)) for name, model in ours.items()),
+        *(Entry("update", name, code.update) for name, code in theirs.items()),
         Entry("update", "SAC", partial(sac.train, 1, batch_size)),
         Entry("chain", "bare matrix products", bare_products(ours["eager"], batch_size)),
         Entry("chain", "naive", lambda: naive.chain(obs, *naive.draw(batch_size))),
+        *(
+            Entry("chain", "autograd, compiled", _autograd_chain(model, obs))
+            for model in ours.values()
+            if model.compile
+        ),
         *(Entry("chain", name, _chain(model, obs)) for name, model in ours.items()),
     ]
-    return entries + _predictions(size, {"naive": naive, **ours, "SAC": sac})
+    ours_and_sac: dict[str, Any] = {**ours, "SAC": sac}
+    entries += [
+        Entry("iteration", name, partial(_iterate, model), ITERATIONS_PER_CALL) for name, model in ours_and_sac.items()
+    ]
+    entries += [
+        Entry(f"deterministic {n}", name, partial(model.predict, _observations(size, n), deterministic=True))
+        for n in N_DETERMINISTIC
+        for name, model in {"eager": ours["eager"], "SAC": sac}.items()
+    ]
+    return entries + _predictions(size, {"naive": naive, **ours, **theirs, "SAC": sac})
 
 
 def _predictions(size: str, actors: dict[str, Any]) -> list[Entry]:
     """The ``predict`` of each, at one observation and at several."""
-    random = np.random.default_rng(0)
-    batches = [random.standard_normal((n_observations, SIZES[size][0])) for n_observations in N_OBSERVATIONS]
     return [
-        Entry(f"predict {len(observations)}", name, partial(actor.predict, observations))
-        for observations in batches
+        Entry(f"predict {n}", name, partial(actor.predict, _observations(size, n)))
+        for n in N_OBSERVATIONS
         for name, actor in actors.items()
     ]
+
+
+def _observations(size: str, n_observations: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((n_observations, SIZES[size][0]))
+
+
+def _iterate(model: Any) -> None:
+    """So many times a step of the environment and an update."""
+    model.learn(ITERATIONS_PER_CALL, reset_num_timesteps=False, log_interval=None)
 
 
 def make_comparison(models: dict[str, ChainAlgorithm], sac: SAC, size: str, batch_size: int) -> list[Entry]:
@@ -205,6 +241,33 @@ def _chain(model: LangevinAlgorithm, obs: th.Tensor) -> Callable[[], th.Tensor]:
     @th.no_grad()
     def chain() -> th.Tensor:
         return model.policy.act(features, *model.policy.draw(features))
+
+    return chain
+
+
+def _autograd_chain(model: LangevinAlgorithm, obs: th.Tensor) -> Callable[[], th.Tensor]:
+    """The chain by autograd, compiled: what the closed form of the score is there for."""
+
+    def run(
+        sampler: LangevinSampler, critic: EnsembleCritic, features: th.Tensor, actions: th.Tensor, noise: th.Tensor
+    ) -> th.Tensor:
+        def score(actions: th.Tensor, level: int) -> th.Tensor:
+            noise_level = level if sampler.noise_conditioned else None
+            gradient: th.Tensor = th.func.grad(lambda a: critic.q_values(features, a, noise_level).sum())(actions)
+            return gradient
+
+        ends: th.Tensor = sampler(score, actions, noise).actions
+        return ends
+
+    policy = model.policy
+    run = compiled(run, batch_dims=dict(features=0, actions=0, noise=1))
+    graphed = GraphedFunction(partial(run, policy.sampler, policy.critic), policy.parameters, tuple)
+    features = policy.critic.features(obs)
+
+    @th.no_grad()
+    def chain() -> th.Tensor:
+        ends: th.Tensor = graphed(features, *policy.draw(features))
+        return ends
 
     return chain
 

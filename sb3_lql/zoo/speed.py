@@ -31,7 +31,9 @@ from sb3_lql.benchmark.speed import (
 #: Rows of the profile.
 N_OPERATORS = 12
 EXPLANATION = (
-    "The reference of an update and of predict is the naive one, that of a chain the bare matrix products.\n"
+    "The reference of an update and of predict is the naive one, that of a chain the bare matrix products, elsewhere\n"
+    "the library without compilation. An iteration is a step of an environment that costs next to nothing, and an\n"
+    "update.\n"
     "The first call compiles, unless PyTorch finds the code in its cache on disk: TORCHINDUCTOR_FORCE_DISABLE_CACHES=1."
 )
 
@@ -45,6 +47,8 @@ def speed() -> None:
             parser.error(f"argument --{name.replace('_', '-')}: {getattr(args, name)} is not positive")
     if args.device == "cuda" and not th.cuda.is_available():
         parser.error("argument --device: PyTorch finds no CUDA device here, pass cpu or auto")
+    if args.jax is not None and args.algo != [DEFAULT]:
+        parser.error(f"argument --jax: that code is {DEFAULT} alone, leave out --algo {' '.join(args.algo)}")
     if args.output is not None and not args.output.parent.is_dir():
         parser.error(f"argument --output: there is no folder {args.output.parent}, make it first")
 
@@ -64,7 +68,10 @@ def speed() -> None:
     print(f"{report['cpu']}, {report['threads']} threads; device: {report['device_name']}\n")
     alone = len(args.algo) == 1 and args.algo[0] in LANGEVIN
     for size in dict.fromkeys(args.size):
-        report["sizes"][size] = (_measure_one if alone else _compare)(size, args, device)
+        try:
+            report["sizes"][size] = (_measure_one if alone else _compare)(size, args, device)
+        except ValueError as error:
+            parser.error(str(error))
         if args.output is not None:  # after each size: an interruption leaves those that are done
             args.output.write_text(json.dumps(report, indent=2) + "\n")
     if alone:
@@ -96,6 +103,9 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch-size", type=int, default=256, help="transitions per update (default: %(default)s)")
     parser.add_argument("--repetitions", type=int, default=50, help="measured calls of each (default: %(default)s)")
+    parser.add_argument(
+        "--jax", type=Path, metavar="PATH", help="time the code of NC-LQL's authors too, in this clone of it"
+    )
     parser.add_argument("--no-compile", action="store_true", help="leave out the compiled library")
     parser.add_argument("--profile", action="store_true", help="print the operators of one update that cost the most")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="file for all figures")
@@ -107,7 +117,7 @@ def _measure_one(size: str, args: argparse.Namespace, device: str) -> list[dict[
     compiled = not args.no_compile
     if compiled:
         th.compiler.reset()  # as in a process of its own: PyTorch would generalise over the sizes that it has seen
-    entries = make_entries(size, args.algo[0], device, args.batch_size, compiled)
+    entries = make_entries(size, args.algo[0], device, args.batch_size, compiled, args.jax)
     figures = _measure(entries, size, args, device)
     if args.profile:
         name = "compiled" if compiled else "eager"

@@ -109,6 +109,9 @@ def test_every_entry_can_be_called_and_references_come_first(algo: str) -> None:
     assert groups == {
         "update": predict,
         "chain": ["bare matrix products", "naive", "eager"],
+        "iteration": ["eager", "SAC"],
+        "deterministic 1": ["eager", "SAC"],
+        "deterministic 20": ["eager", "SAC"],
         "predict 1": predict,
         "predict 5": predict,
     }

@@ -15,6 +15,9 @@ TINY = ("--no-compile", "--repetitions", "2", "--batch-size", "8")
 ENTRIES = [
     *("update: naive", "update: eager", "update: SAC"),
     *("chain: bare matrix products", "chain: naive", "chain: eager"),
+    *("iteration: eager", "iteration: SAC"),
+    *("deterministic 1: eager", "deterministic 1: SAC"),
+    *("deterministic 20: eager", "deterministic 20: SAC"),
     *("predict 1: naive", "predict 1: eager", "predict 1: SAC"),
     *("predict 5: naive", "predict 5: eager", "predict 5: SAC"),
 ]
@@ -32,7 +35,9 @@ def test_speed_prints_tables_and_writes_the_same_figures(tmp_path: Path) -> None
 
     assert list(report["sizes"]) == ["reacher", "hopper"]
     printed = [
-        line.strip("| ").split(" | ") for line in output.splitlines() if line.startswith(("| upd", "| ch", "| pr"))
+        line.strip("| ").split(" | ")
+        for line in output.splitlines()
+        if line.startswith(tuple(f"| {entry}" for entry in ENTRIES))
     ]
     figures = [figure for size in report["sizes"].values() for figure in size]
     assert [row[0] for row in printed] == ENTRIES * 2
@@ -70,6 +75,8 @@ def test_speed_compares_several_algorithms_with_nclql_and_sac(tmp_path: Path) ->
         (("--batch-size", "-1"), "argument --batch-size: -1 is not positive"),
         (("--output", "nowhere/figures.json"), "there is no folder nowhere"),
         (("--size", "octopus"), "invalid choice: 'octopus'"),
+        (("--jax", "nowhere"), "nowhere is no clone of https://github.com/ku-dmlab/NCLQL"),
+        (("--jax", ".", "--algo", "lql"), "that code is nclql alone, leave out --algo lql"),
     ],
 )
 def test_speed_refuses_what_it_cannot_measure(
