@@ -11,10 +11,14 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_lql import LQL, NCLQL, export
+from sb3_lql.benchmark.bandit.distributions import grid
+from sb3_lql.benchmark.bandit.landscape import exact_landscape, smoothed_reward
+from sb3_lql.benchmark.bandit.tempering import adapted
+from sb3_lql.envs.multimodal_bandit import BOUND, reward
 from sb3_lql.langevin.policies import LangevinPolicy
 from sb3_lql.langevin.sampler import radial_inverse_temperature
 from sb3_lql.langevin.tempered_policies import TemperedPolicy
-from sb3_lql.networks.critics import EnsembleLinear
+from sb3_lql.networks.critics import EnsembleCritic, EnsembleLinear
 from tests.baselines.checks import TINY, assert_replays, assert_resumes, assert_saved
 
 #: A fast tempered model.
@@ -99,6 +103,39 @@ def test_the_law_is_that_of_the_smallest_critic() -> None:
     wide = model.entropy(obs[0], n_particles=2_000, environment_units=True)
     np.testing.assert_allclose(wide, entropy + math.log(2), atol=0.1)
     assert wide.shape == ()
+
+
+class RewardCritic(EnsembleCritic):
+    """The bandit's reward, by all critics."""
+
+    def q_values(self, features: th.Tensor, actions: th.Tensor, noise_level: Any = None) -> th.Tensor:
+        return smoothed_reward(actions, 0.0)[None, :, None].expand(self.n_critics, -1, -1)
+
+
+class RewardPolicy(TemperedPolicy):
+    critic_class = RewardCritic
+
+
+@pytest.mark.parametrize("w", [1.0, 20.0])
+def test_density_and_entropy_are_the_bandits(w: float) -> None:
+    """Against exp(w * reward) / Z on a grid over [-2, 2]²."""
+    arguments = SMALL | dict(n_rungs=20, inverse_temperature=w, reward_scale=1.0)
+    model = LQL(RewardPolicy, "MultimodalBandit-v0", **arguments)
+    policy = cast(TemperedPolicy, model.policy)
+    policy.sampler = adapted(policy.sampler, exact_landscape(th.zeros(1)), w, seed=0)
+    points = grid().reshape(-1, 2)
+    energies = w * reward(points)
+    log_densities = energies - np.logaddexp.reduce(energies) + math.log(len(points) / (2 * BOUND) ** 2)
+    th.manual_seed(0)
+    actions = points[::8_000].astype(np.float32)
+    obs = np.zeros((len(actions), 1), np.float32)
+    found = model.log_prob(obs, actions, n_particles=500, environment_units=True)
+    # Each is off by its own estimate of log Z
+    np.testing.assert_allclose((found - log_densities[::8_000]).mean(), 0.0, atol=0.1)
+    np.testing.assert_allclose(found, log_densities[::8_000], atol=0.5)
+    entropy = -(np.exp(log_densities) * log_densities).mean() * (2 * BOUND) ** 2
+    found = model.entropy(obs, n_particles=500, environment_units=True)
+    np.testing.assert_allclose(found.mean(), entropy, atol=0.1)
 
 
 def test_all_that_it_learned_is_saved(tmp_path: Path) -> None:
