@@ -18,6 +18,7 @@ from sb3_lql import LQL, NCLQL, baselines
 from sb3_lql.benchmark.bandit.distances import distance_table
 from sb3_lql.benchmark.bandit.measures import measured_rows, mode_table
 from sb3_lql.benchmark.bandit.runs import NAMES
+from sb3_lql.benchmark.bandit.tempering import estimate_table
 from sb3_lql.benchmark.comparison.report import write_report
 from sb3_lql.benchmark.multi_goal.measures import goal_table
 from sb3_lql.benchmark.speed import parameters_table, speed_table
@@ -50,7 +51,6 @@ def test_bandit_page_shows_what_the_rivals_measured() -> None:
     assert mode_table(rows) in (DOCS / "bandit.md").read_text()
 
 
-@pytest.mark.skipif(not (DOCS / "multi_goal").is_dir(), reason="not measured yet")
 def test_multi_goal_page_includes_the_table_of_its_runs() -> None:
     folder = DOCS / "multi_goal"
     runs = json.loads((folder / "runs.json").read_text())
@@ -63,6 +63,13 @@ def test_bandit_page_shows_all_distances() -> None:
     page = (DOCS / "bandit.md").read_text()
     for distances in read("distances.json").values():
         assert distance_table(distances) in page
+        assert estimate_table(distances) in page
+
+
+def test_bandit_page_shows_the_tempered_agent() -> None:
+    runs = json.loads((DOCS / "bandit" / "tempered" / "runs.json").read_text())
+    tempered = mode_table(measured_rows("LQL, tempered", runs[-1])).splitlines()[-1]
+    assert tempered in (DOCS / "bandit.md").read_text()
 
 
 def test_bandit_page_shows_the_chains_with_a_perfect_critic() -> None:
@@ -139,8 +146,7 @@ def test_speed_page_shows_what_bfloat16_does() -> None:
     page = (DOCS / "speed.md").read_text()
     results = json.loads((DOCS / "results" / "fast_path.json").read_text())
     assert returns_table(results["learning"]) in page
-    float32 = read("distances.json")["NC-LQL, seed 100, its critic"]
-    assert bfloat16_distance_table(results["distances_bfloat16"], float32) in page
+    assert bfloat16_distance_table(results["distances_bfloat16"], results["distances_float32"]) in page
     table = mode_table([(f"NC-LQL, seed {run['seed']}, bfloat16", run) for run in results["bandit_bfloat16"]])
     assert table in page
 

@@ -19,7 +19,7 @@ def report() -> None:
     parser = argparse.ArgumentParser(description="Compare runs of `sb3-lql bandit` in pictures and tables.")
     _add_arguments(parser)
     args = parser.parse_args()
-    runs = _load(parser, args.runs)
+    runs = _load(parser, args)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     firsts = [next(of_algo) for _, of_algo in groupby(runs, key=lambda run: run.name)]
     langevin = [run for run in firsts if run.is_langevin]
@@ -60,7 +60,7 @@ def distances() -> None:
     results: dict[str, list[dict[str, Any]]] = {}
     try:
         learned = {}
-        for run in _load(parser, args.runs):
+        for run in _load(parser, args):
             policy = run.langevin_model.policy
             if not run.is_tempered:
                 policy.bfloat16_chain |= args.bfloat16_chain
@@ -90,12 +90,13 @@ def distances() -> None:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="output folders of `sb3-lql bandit`")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for everything that is written")
+    parser.add_argument("--device", default="cpu", help="of the critics: cpu, cuda, ... (default: %(default)s)")
 
 
-def _load(parser: argparse.ArgumentParser, folders: list[Path]) -> list[Run]:
+def _load(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[Run]:
     """The runs, sorted by algorithm and seed."""
     try:
-        runs = [Run.load(folder) for folder in folders]
+        runs = [Run.load(folder, args.device) for folder in args.runs]
     except ValueError as error:
         parser.error(str(error))
     runs.sort(key=lambda run: (list(ALGORITHMS).index(run.algo), run.name, run.seed))

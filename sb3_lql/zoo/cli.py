@@ -56,7 +56,7 @@ comparisons of algorithms on tasks, over seeds:
 
 unless you say otherwise:
   --algo {DEFAULT:<22}for all but the plots
-  --conf-file <packaged YAML>  for train with these and sac
+  --conf-file <packaged YAML>  for train with these and sac; --preset paper: the paper's protocol
   --folder logs                for enjoy, record_video and the hub
 
 SIGTERM, as timeout and Slurm send it, stops a command as Ctrl-C does; its exit status is then 143.
@@ -102,21 +102,12 @@ def _run(command: str) -> None:
         sys.exit(f'sb3-lql {command}: {error}. pip install "sb3_lql[zoo]" installs what our commands need')
 
 
-def _with_default(*flags: str, default: str) -> str:
-    """The value of an option on the command line, to which the default is added where the option is missing."""
+def _with_default(*flags: str, default: str) -> None:
+    """Add an option to the command line where it is missing."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(*flags, dest="value")
-    given: str | None = parser.parse_known_args(sys.argv[1:])[0].value
-    if given is None:
+    if parser.parse_known_args(sys.argv[1:])[0].value is None:
         sys.argv += [flags[-1], default]
-    return given or default
-
-
-def _train() -> None:
-    config = zoo.hyperparams_file(_with_default("--algo", default=DEFAULT))
-    if config is not None:
-        _with_default("-conf", "--conf-file", default=str(config))
-    _function("sb3_lql.zoo.training.train")()
 
 
 def _with_agent(command: Callable[[], None]) -> Callable[[], None]:
@@ -160,7 +151,7 @@ def _with_hub(command: Callable[[], None]) -> Callable[[], None]:
 
 
 COMMANDS: dict[str, Callable[[], None]] = {
-    "train": _train,
+    "train": _function("sb3_lql.zoo.training.train"),
     "enjoy": _with_agent(_function("rl_zoo3.enjoy.enjoy")),
     "record_video": _with_agent(_module("rl_zoo3.record_video")),
     "plot_train": _function("rl_zoo3.plots.plot_train"),

@@ -13,6 +13,9 @@ from sb3_lql.algorithms import ALGORITHMS
 from sb3_lql.baselines.compared import ComparedSAC
 from sb3_lql.zoo.hyperparams_opt import convert, sample
 
+#: Folders within that of our hyperparameters, of which each is a protocol other than the default.
+PRESETS = ("paper",)
+
 
 def register() -> None:
     """
@@ -32,16 +35,18 @@ def register() -> None:
     samplers[name], converters[name] = samplers["sac"], converters["sac"]
 
 
-def hyperparams_file(algo: str) -> Path | None:
+def hyperparams_file(algo: str, preset: str | None = None) -> Path | None:
     """
     :param algo: name of an algorithm, such as "nclql"
+    :param preset: one of :data:`PRESETS`; algorithms without a file there have that protocol as their default
     :return: the YAML file of our hyperparameters for it, ``None`` if there is none
     """
     package = Path(sb3_lql.__file__).parent
     if algo.startswith("compared") and algo in ALGORITHMS:
         algo = "compared"  # whose settings are constructors' defaults
+    names = [f"{preset}/{algo}.yml"] * (preset is not None) + [f"{algo}.yml"]
     # In a wheel the files lie within the package, in a checkout beside it
-    candidates = (folder / "hyperparams" / f"{algo}.yml" for folder in (package, package.parent))
+    candidates = (folder / "hyperparams" / name for name in names for folder in (package, package.parent))
     return next((path for path in candidates if path.is_file()), None)
 
 

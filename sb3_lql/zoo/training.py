@@ -16,25 +16,43 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_lql.algorithms import DEFAULT
 from sb3_lql.benchmark.experiment import CHECKPOINTS, Experiment
 from sb3_lql.collecting.interrupts import interrupts_deferred
 from sb3_lql.collecting.workers import subprocesses, watch_workers
 from sb3_lql.saving.callbacks import SaveCheckpointCallback
 from sb3_lql.saving.checkpoint import MODEL, find_checkpoint
+from sb3_lql.zoo.registry import PRESETS, hyperparams_file
 
 #: Seconds that processes of environments have to close after an interrupt, and again to end by SIGTERM.
 PATIENCE = 3.0
 
 
 def train() -> None:
-    """Train an agent. ``-i`` also takes a checkpoint, or a folder with checkpoints."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    """Train an agent, by our hyperparameters. ``-i`` also takes a checkpoint, or a folder with checkpoints."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--algo", default=DEFAULT, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="hyperparameters of the paper's protocol (default: for few steps on one machine)",
+    )
+    parser.add_argument("-conf", "--conf-file", help=argparse.SUPPRESS)
     parser.add_argument("--checkpoint-freq", type=int, help="save a checkpoint every so many steps")
     parser.add_argument("--keep-checkpoints", type=int, default=2, help="the newest that are kept (default: 2)")
     parser.add_argument("-i", "--trained-agent", type=Path)
     options, rest = parser.parse_known_args(sys.argv[1:])
     if "-h" in rest or "--help" in rest:
         print(f"{parser.format_help()}\nand the options of the RL Zoo:\n")
+    if options.preset is not None and options.conf_file is not None:
+        parser.error(f"--preset {options.preset} and --conf-file {options.conf_file}: pass one of them")
+    if options.preset is not None and hyperparams_file(options.algo) is None:
+        parser.error(
+            f"--preset {options.preset}: there are no hyperparameters of ours for {options.algo}, pass --conf-file"
+        )
+    rest += ["--algo", options.algo]
+    if (config := options.conf_file or hyperparams_file(options.algo, options.preset)) is not None:
+        rest += ["--conf-file", str(config)]
     if options.trained_agent is not None:
         agent = options.trained_agent
         if agent.is_dir():

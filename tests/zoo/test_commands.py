@@ -52,24 +52,44 @@ def test_unknown_command_exits_with_status_2_and_names_those_there_are(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("given", "added"),
+    ("given", "algo", "file"),
     [
-        ([], ["--algo", "nclql", "--conf-file", str(hyperparams_file("nclql"))]),
-        (["--algo", "lql"], ["--conf-file", str(hyperparams_file("lql"))]),
-        (["--algo=sac"], ["--conf-file", str(hyperparams_file("sac"))]),
-        (["--algo", "ppo"], []),
-        (["--algo", "lql", "--conf-file", "mine.yml"], []),
-        (["--algo", "lql", "-conf", "mine.yml"], []),
-        (["--algo", "lql", "--conf-file=mine.yml"], []),
+        ([], "nclql", hyperparams_file("nclql")),
+        (["--algo", "lql"], "lql", hyperparams_file("lql")),
+        (["--algo=sac"], "sac", hyperparams_file("sac")),
+        (["--algo", "ppo"], "ppo", None),
+        (["--algo", "lql", "--conf-file", "mine.yml"], "lql", "mine.yml"),
+        (["--algo", "lql", "-conf", "mine.yml"], "lql", "mine.yml"),
+        (["--algo", "lql", "--conf-file=mine.yml"], "lql", "mine.yml"),
+        (["--alg", "lql", "--conf", "mine.yml"], "lql", "mine.yml"),
+        (["--preset", "paper"], "nclql", hyperparams_file("nclql", "paper")),
+        (["--preset=paper", "--algo", "qsm"], "qsm", hyperparams_file("qsm")),
     ],
 )
 def test_train_adds_algorithm_and_packaged_hyperparameters_where_none_are_given(
-    given: list[str], added: list[str], monkeypatch: pytest.MonkeyPatch
+    given: list[str], algo: str, file: Path | str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["sb3-lql", "train", "-f", "runs", "-n", "10", *given])
     monkeypatch.setattr("rl_zoo3.train.train", lambda: None)
     cli.main()
-    assert sys.argv[1:] == ["-f", "runs", "-n", "10", *given, *added]
+    config = [] if file is None else ["--conf-file", str(file)]
+    assert sys.argv[1:] == ["-f", "runs", "-n", "10", "--algo", algo, *config]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--conf-file", "mine.yml"], "--preset paper and --conf-file mine.yml: pass one of them"),
+        (["--algo", "ppo"], "there are no hyperparameters of ours for ppo"),
+    ],
+)
+def test_train_refuses_a_preset_that_would_be_ignored(
+    options: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sb3-lql", "train", "--preset", "paper", *options])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

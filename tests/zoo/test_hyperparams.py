@@ -25,6 +25,7 @@ import sb3_lql
 from sb3_lql.zoo import hyperparams_file, register
 from tests.zoo.conftest import ALGORITHMS, python
 
+#: Those with an entry for few steps, and the paper's protocol as a preset.
 FILES = ["nclql", "lql", "sac"]
 RIVALS = ["qsm", "dipo", "dacer", "qvpo", "sdac", "dpmd", "mvp"]
 COMPARED = ["comparedqsm", "compareddipo", "compareddacer", "comparedqvpo", "comparedsac"]
@@ -48,18 +49,19 @@ def registered() -> None:
     register()
 
 
-def entries(algo: str) -> dict[str, dict[str, Any]]:
+def entries(algo: str, preset: str | None = None) -> dict[str, dict[str, Any]]:
     """The packaged file of an algorithm, parsed as the RL Zoo parses it."""
-    path = hyperparams_file(algo)
+    path = hyperparams_file(algo, preset)
     assert path is not None
     parsed: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text())
     return parsed
 
 
-def construct(algo: str, task: str, folder: Path) -> tuple[ExperimentManager, Any]:
+def construct(algo: str, task: str, folder: Path, preset: str | None = None) -> tuple[ExperimentManager, Any]:
     """The RL Zoo's reading of an entry, and the model of it: on a simpler environment, with a small replay buffer."""
     env_id = "MountainCarContinuous-v0" if task == "default" else task
-    manager = ExperimentManager(argparse.Namespace(), algo, env_id, str(folder), config=str(hyperparams_file(algo)))
+    config = str(hyperparams_file(algo, preset))
+    manager = ExperimentManager(argparse.Namespace(), algo, env_id, str(folder), config=config)
     hyperparams, *_ = manager._preprocess_hyperparams(manager.read_hyperparameters()[0])
     constructor: Any = rl_zoo3.ALGOS[algo]
     env = make_vec_env(IdentityEnvBox, n_envs=manager.n_envs)
@@ -124,6 +126,10 @@ def test_wheel_contains_the_files_within_the_package(tmp_path: Path) -> None:
             path = hyperparams_file(algo)
             assert path is not None
             assert archive.read(f"sb3_lql/hyperparams/{algo}.yml") == path.read_bytes()
+        for algo in FILES:
+            path = hyperparams_file(algo, "paper")
+            assert path is not None
+            assert archive.read(f"sb3_lql/hyperparams/paper/{algo}.yml") == path.read_bytes()
 
 
 def test_file_within_the_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,12 +147,13 @@ def test_file_within_the_package_is_found(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("algo", [*FILES, *RIVALS])
 def test_file_has_the_tasks_of_the_paper_and_small_ones(algo: str) -> None:
     assert set(entries(algo)) == set(TASKS)
+    assert set(entries(algo, "paper")) == set(BUDGETS if algo in FILES else TASKS)
 
 
 @pytest.mark.parametrize("task", BUDGETS)
 @pytest.mark.parametrize("algo", [*FILES, *RIVALS, "compared"])
 def test_mujoco_task_has_the_budget_of_the_paper(algo: str, task: str) -> None:
-    entry = entries(algo)[task]
+    entry = entries(algo, "paper")[task]
     assert entry["n_timesteps"] == BUDGETS[task]
     assert entry["n_envs"] == 5
     assert entry["learning_starts"] == 30_000
@@ -155,7 +162,7 @@ def test_mujoco_task_has_the_budget_of_the_paper(algo: str, task: str) -> None:
 @pytest.mark.parametrize("task", BUDGETS)
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_mujoco_task_leaves_the_settings_of_the_authors_to_the_constructor(algo: str, task: str) -> None:
-    assert set(entries(algo)[task]) == {"n_envs", "policy", "n_timesteps", "learning_starts"}
+    assert set(entries(algo, "paper")[task]) == {"n_envs", "policy", "n_timesteps", "learning_starts"}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -180,14 +187,18 @@ def test_entries_of_rivals_construct_models(algo: str, tmp_path: Path) -> None:
         assert model.learning_starts == entries(algo)[task]["learning_starts"]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("task", "preset"), [*((task, None) for task in TASKS), *((task, "paper") for task in BUDGETS)]
+)
 @pytest.mark.parametrize("algo", ["lql", "sac"])
-def test_others_have_the_budget_update_ratio_and_network_size_of_nclql(algo: str, task: str, tmp_path: Path) -> None:
-    manager, model = construct(algo, task, tmp_path)
-    our_manager, ours = construct("nclql", task, tmp_path)
+def test_others_have_the_budget_update_ratio_and_network_size_of_nclql(
+    algo: str, task: str, preset: str | None, tmp_path: Path
+) -> None:
+    manager, model = construct(algo, task, tmp_path, preset)
+    our_manager, ours = construct("nclql", task, tmp_path, preset)
     assert manager.n_timesteps == our_manager.n_timesteps
     for name in ("n_envs", "learning_starts", "train_freq", "gradient_steps", "batch_size", "gamma", "tau"):
         assert getattr(model, name) == getattr(ours, name)
     assert hidden_sizes(model) == hidden_sizes(ours)
-    if task in BUDGETS:
+    if preset == "paper":
         assert hidden_sizes(model) == {(256, 256, 256)}

@@ -106,15 +106,16 @@ class Run:
     summary: dict[str, Any]
 
     @classmethod
-    def load(cls, folder: Path) -> "Run":
+    def load(cls, folder: Path, device: str = "cpu") -> "Run":
         """
         :param folder: the output folder of ``sb3-lql bandit``
-        :return: its run, on the CPU
+        :param device: where its networks are to compute
+        :return: its run
         :raises ValueError: if there is no complete run in the folder
         """
         try:
             summary = json.loads((folder / "summary.json").read_text())
-            model = ALGORITHMS[summary["algo"]].load(folder / summary["model"], device="cpu")
+            model = ALGORITHMS[summary["algo"]].load(folder / summary["model"], device=device)
             return cls(model, np.load(folder / "samples.npy"), summary)
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise ValueError(

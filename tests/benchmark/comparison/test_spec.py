@@ -166,11 +166,3 @@ def test_paper_s_comparison() -> None:
     assert {algorithm.algo for algorithm in spec.algorithms} >= {"sac", "lql", "nclql"}
     assert spec.seeds == (100, 200, 300, 400, 500)
     assert (spec.n_evaluations, spec.n_eval_episodes) == (40, 20)
-
-
-def test_chain_lengths_are_those_of_figure_19() -> None:
-    products = set()
-    for algorithm in packaged("chain_length").algorithms:
-        settings = {"n_langevin_steps": 2, "n_noise_levels": 10, **algorithm.hyperparams}
-        products.add(settings["n_langevin_steps"] * settings["n_noise_levels"])
-    assert products == {5, 10, 20, 50, 100}
