@@ -13,6 +13,9 @@ from sb3_lql.benchmark.comparison.results import Comparison, RunResult
 
 #: Coverage of every interval.
 COVERAGE = 0.95
+#: Fewest seeds of which an algorithm is said to be ahead, as intervals of two or three lie apart by chance; and by how
+#: much of the range of all returns.
+SEEDS_OF_LEADER, MARGIN_OF_LEADER = 5, 0.05
 #: The algorithm whose size and time count as 1, as in the paper's tables 2 and 3.
 BASELINE = ALGORITHMS[DEFAULT].label
 
@@ -42,10 +45,10 @@ class UpdateTime:
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate and its bootstrap interval, None where a single seed gives none."""
+    """An estimate and its bootstrap interval."""
 
     value: float
-    interval: tuple[float, float] | None
+    interval: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,12 @@ def average(values: Sequence[float] | np.ndarray) -> Average | None:
 def mean_returns(runs: Sequence[RunResult], mode: str, step: int) -> list[float]:
     """Mean returns of those runs that have got to evaluation number ``step``."""
     return [found for run in runs if (found := run.mean_return(mode, step)) is not None]
+
+
+def learned_returns(comparison: Comparison, task: str, mode: str) -> np.ndarray:
+    """Mean returns of all evaluations on a task after updates, shape (n_evaluations,)."""
+    evaluations = [e for run in comparison.runs if run.task == task for e in run.evaluations if e.updates > 0]
+    return np.array([evaluation.mean_return(mode) for evaluation in evaluations])
 
 
 def normalized_scores(
@@ -97,19 +106,19 @@ def performance(
 ) -> dict[str, list[Average | None]]:
     """
     Normalised performance over the training (table 1): over seeds, of each seed's mean over the tasks. By algorithm,
-    for each evaluation; None where no seed is complete.
+    for each evaluation; None where fewer than two seeds are complete.
     """
     steps = [normalized_scores(comparison, normalizers, mode, step) for step in range(comparison.n_evaluations + 1)]
     return {
         algorithm: [
-            average(matrices[algorithm].mean(axis=1)) if len(matrices[algorithm]) else None for matrices in steps
+            average(matrices[algorithm].mean(axis=1)) if len(matrices[algorithm]) > 1 else None for matrices in steps
         ]
         for algorithm in comparison.algorithms
     }
 
 
 def aggregates(matrices: dict[str, np.ndarray], n_bootstrap: int) -> dict[str, Aggregates]:
-    """Aggregates of the matrices of :func:`normalized_scores`; algorithms without a complete seed are left out."""
+    """Aggregates of the matrices of :func:`normalized_scores`, of algorithms with two complete seeds or more."""
     return {
         algorithm: Aggregates(
             iqm=_estimate([matrix / 100], metrics.aggregate_iqm, n_bootstrap),
@@ -117,16 +126,16 @@ def aggregates(matrices: dict[str, np.ndarray], n_bootstrap: int) -> dict[str, A
             n_seeds=len(matrix),
         )
         for algorithm, matrix in matrices.items()
-        if len(matrix)
+        if len(matrix) > 1
     }
 
 
 def improvements(matrices: dict[str, np.ndarray], n_bootstrap: int) -> dict[tuple[str, str], Estimate]:
     """
     Probability that a run of the first is better than one of the second, mean over tasks; for every pair of algorithms
-    in their order, as far as they have complete seeds.
+    in their order, that have two complete seeds or more.
     """
-    algorithms = [algorithm for algorithm, matrix in matrices.items() if len(matrix)]
+    algorithms = [algorithm for algorithm, matrix in matrices.items() if len(matrix) > 1]
     return {
         (first, second): _estimate([matrices[first], matrices[second]], _improvement, n_bootstrap)
         for index, first in enumerate(algorithms)
@@ -143,6 +152,27 @@ def mean_interval(values: np.ndarray, n_bootstrap: int) -> tuple[np.ndarray, np.
     tail = (1 - COVERAGE) / 2
     low, high = np.quantile(values[drawn].mean(axis=1), [tail, 1 - tail], axis=0)
     return low, high
+
+
+def leader(comparison: Comparison, task: str, mode: str, n_bootstrap: int) -> str | None:
+    """
+    The algorithm that is ahead of all others on a task, empty if none is: the interval of its mean final return lies
+    above all of theirs, by a 20th of the range of all returns of evaluations after updates. None if it cannot be told:
+    of fewer than five seeds or two algorithms, or where a run is not finished.
+    """
+    if len(comparison.algorithms) < 2 or len(comparison.seeds) < SEEDS_OF_LEADER:
+        return None
+    intervals = {}
+    for algorithm in comparison.algorithms:
+        returns = mean_returns(comparison.of(task, algorithm), mode, comparison.n_evaluations)
+        if len(returns) < len(comparison.seeds):
+            return None
+        low, high = mean_interval(np.array(returns)[:, None], n_bootstrap)
+        intervals[algorithm] = float(low[0]), float(high[0])
+    best = max(intervals, key=lambda algorithm: intervals[algorithm][0])
+    margin = MARGIN_OF_LEADER * float(np.ptp(learned_returns(comparison, task, mode)))
+    others = [high for name, (_, high) in intervals.items() if name != best]
+    return best if max(others) + margin < intervals[best][0] else ""
 
 
 def baseline(comparison: Comparison) -> str:
@@ -192,8 +222,6 @@ def _improvement(first: np.ndarray, second: np.ndarray) -> float:
 def _estimate(matrices: list[np.ndarray], measure: Callable[..., float], n_bootstrap: int) -> Estimate:
     """A measure with its stratified bootstrap interval."""
     value = float(measure(*matrices))
-    if min(map(len, matrices)) < 2:
-        return Estimate(value, None)
     # rliable resamples by NumPy's global generator, whatever random_state it is given
     state = np.random.get_state()
     np.random.seed(0)

@@ -1,6 +1,6 @@
 """The figures of a report. The numbers are those of :mod:`~sb3_lql.benchmark.comparison.aggregates`."""
 
-from itertools import cycle
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -8,22 +8,25 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.typing import LineStyleType
+from numpy.typing import ArrayLike
 
-from sb3_lql.benchmark.comparison.aggregates import Aggregates, Average, Estimate, mean_interval
+from sb3_lql.benchmark.comparison.aggregates import (
+    Aggregates,
+    Average,
+    Estimate,
+    leader,
+    learned_returns,
+    mean_interval,
+)
 from sb3_lql.benchmark.comparison.results import Comparison
+from sb3_lql.benchmark.looks import Look, looks
 
-#: Colours of Okabe and Ito, which the colour-blind tell apart.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-#: Told apart by these where there are more algorithms than colours.
-LINE_STYLES: tuple[LineStyleType, ...] = ("-", "--", ":")
-#: An algorithm's colour and line style.
-Look = tuple[str, LineStyleType]
 #: Panels beside each other, and their width and height in inches.
-N_COLUMNS = 3
+N_COLUMNS = 2
 PANEL = (3.2, 2.4)
-#: Width and height of an entry of the legend, in inches.
-ENTRY = (1.7, 0.2)
+#: Width and height of an entry of the legend, in inches, and its letters in a line.
+ENTRY = (1.9, 0.2)
+N_LETTERS = 24
 #: From this number of updates on, axes count thousands.
 MANY_UPDATES = 10_000
 
@@ -37,22 +40,30 @@ def save(figure: Figure, folder: Path, name: str) -> str:
 
 
 def learning_curves(comparison: Comparison, mode: str, n_bootstrap: int) -> Figure:
-    """Return over updates, a panel for each task: every seed, and the mean over those seeds that got furthest."""
+    """
+    Return over updates, a panel for each task: every seed, and the mean over those seeds that got furthest. Titles name
+    the algorithm that is ahead at the end.
+    """
     n_columns = min(N_COLUMNS, len(comparison.tasks))
     n_rows = -(-len(comparison.tasks) // n_columns)
-    figure = Figure(figsize=(PANEL[0] * n_columns, PANEL[1] * n_rows), layout="constrained")
+    figure = Figure(figsize=(PANEL[0] * n_columns, (PANEL[1] + 0.5) * n_rows), layout="constrained")
     panels: np.ndarray = figure.subplots(n_rows, n_columns, squeeze=False)
     last = max((e.updates for run in comparison.begun for e in run.evaluations), default=0)
     unit = 1_000 if last >= MANY_UPDATES else 1
     for axes, task in zip(panels.flat, comparison.tasks, strict=False):
-        for algorithm, look in _looks(comparison.algorithms).items():
+        for algorithm, look in looks(comparison.algos).items():
             _curve(axes, comparison, (task, algorithm, mode), look, unit, n_bootstrap)
-        axes.set(title=_plain(task), xlabel="updates (thousands)" if unit > 1 else "updates")
+        ahead = leader(comparison, task, mode, n_bootstrap)
+        message = "" if ahead is None else f"\n{ahead or 'nobody'} is clearly ahead"
+        axes.set_title(_wrapped(task) + _plain(message), fontsize=10)
+        axes.set_xlabel("updates (thousands)" if unit > 1 else "updates")
+        _show_learned(axes, comparison, task, mode)
+        _count_steps(axes, comparison, task, unit)
     for axes in panels.flat[len(comparison.tasks) :]:
         axes.set_axis_off()
     for axes in panels[:, 0]:
         axes.set_ylabel("return")
-    _legend(figure, comparison.algorithms)
+    _legend(figure, comparison)
     return figure
 
 
@@ -63,7 +74,7 @@ def normalized_performance(comparison: Comparison, performance: dict[str, list[A
     """
     figure = Figure(figsize=(1.6 * PANEL[0], 1.4 * PANEL[1]), layout="constrained")
     axes = figure.subplots()
-    for algorithm, (colour, style) in _looks(comparison.algorithms).items():
+    for algorithm, (colour, style) in looks(comparison.algos).items():
         points = [(step, point) for step, point in enumerate(performance[algorithm]) if point is not None]
         fractions = np.array([step / comparison.n_evaluations for step, _ in points])
         means = np.array([point.mean for _, point in points])
@@ -77,7 +88,7 @@ def normalized_performance(comparison: Comparison, performance: dict[str, list[A
                 axes.plot(x, point.mean, "o", markersize=5, color=colour, markerfacecolor=filling)
     axes.set(xlim=(-0.02, 1.02), xlabel="fraction of the steps after random ones", ylabel="normalised performance")
     axes.grid(alpha=0.3)
-    _legend(figure, comparison.algorithms)
+    _legend(figure, comparison)
     return figure
 
 
@@ -88,7 +99,7 @@ def intervals(
     Interquartile mean, optimality gap and probability of improvement (if there are two algorithms) with their
     intervals.
     """
-    colours = {name: colour for name, (colour, _) in _looks(comparison.algorithms).items()}
+    colours = {name: colour for name, (colour, _) in looks(comparison.algos).items()}
     probability = "probability of improvement"
     panels = {
         "interquartile mean (more is better)": {name: (found.iqm, colours[name]) for name, found in aggregates.items()},
@@ -101,8 +112,10 @@ def intervals(
         },
     }
     shown = {title: rows for title, rows in panels.items() if rows}
-    figure = Figure(figsize=(PANEL[0] * len(shown), 0.9 + 0.3 * max(map(len, shown.values()))), layout="constrained")
-    for axes, (title, rows) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
+    heights = [0.7 + 0.3 * sum(_wrapped(name).count("\n") + 1 for name in rows) for rows in shown.values()]
+    figure = Figure(figsize=(1.6 * PANEL[0], sum(heights)), layout="constrained")
+    panels = figure.subplots(len(shown), 1, height_ratios=heights)
+    for axes, (title, rows) in zip(panels, shown.items(), strict=True):
         _bars(axes, rows)
         axes.set_title(title, fontsize=9)
         if title == probability:
@@ -133,30 +146,64 @@ def _curve(
     axes.grid(alpha=0.3)
 
 
+def _show_learned(axes: Axes, comparison: Comparison, task: str, mode: str) -> None:
+    """
+    Give the vertical axis the range of evaluations after updates, but for those far below the others: agents that have
+    not learned may do a hundred times worse.
+    """
+    returns = learned_returns(comparison, task, mode)
+    if len(returns):
+        first, third = np.quantile(returns, [0.25, 0.75])
+        low, high = max(returns.min(), first - 3 * (third - first)), returns.max()
+        margin = 0.05 * (high - low) or 1.0
+        axes.set_ylim(low - margin, high + margin)
+
+
+def _count_steps(axes: Axes, comparison: Comparison, task: str, unit: int) -> None:
+    """A second axis for environment steps, if all of a task's runs take as many for an update."""
+    found = {
+        (run.learning_starts, round(last.fraction * (run.n_timesteps - run.learning_starts) / last.updates, 6))
+        for run in comparison.begun
+        if run.task == task and run.evaluations and (last := run.evaluations[-1]).updates > 0
+    }
+    if len(found) == 1:
+        ((first, ratio),) = found
+        start = first / unit
+
+        def to_steps(updates: ArrayLike) -> ArrayLike:
+            return start + np.asarray(updates) * ratio
+
+        def to_updates(steps: ArrayLike) -> ArrayLike:
+            return (np.asarray(steps) - start) / ratio
+
+        steps = axes.secondary_xaxis("top", functions=(to_steps, to_updates))
+        steps.set_xlabel("environment steps (thousands)" if unit > 1 else "environment steps", fontsize=8)
+        steps.tick_params(labelsize=8)
+
+
 def _bars(axes: Axes, rows: dict[str, tuple[Estimate, str]]) -> None:
     """A point for each estimate within its interval, from the top down."""
     for height, (estimate, colour) in enumerate(rows.values()):
-        if estimate.interval is not None:
-            axes.plot(estimate.interval, (height, height), color=colour, linewidth=6, alpha=0.4, solid_capstyle="butt")
+        axes.plot(estimate.interval, (height, height), color=colour, linewidth=6, alpha=0.4, solid_capstyle="butt")
         axes.plot(estimate.value, height, "|", color=colour, markersize=12, markeredgewidth=2)
-    axes.set_yticks(range(len(rows)), [_plain(name) for name in rows])
+    axes.set_yticks(range(len(rows)), [_wrapped(name) for name in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(alpha=0.3, axis="x")
 
 
-def _legend(figure: Figure, algorithms: tuple[str, ...]) -> None:
+def _legend(figure: Figure, comparison: Comparison) -> None:
     """Below the panels, for which the figure grows."""
     width, height = figure.get_size_inches()
-    n_columns = max(1, int(width / ENTRY[0]))
-    n_rows = -(-len(algorithms) // n_columns)
-    figure.set_size_inches(width, height + ENTRY[1] * (n_rows + 1))
-    lines = [Line2D([], [], color=colour, linestyle=style) for colour, style in _looks(algorithms).values()]
-    names = [_plain(name) for name in algorithms]
+    names = [_wrapped(name) for name in comparison.algorithms]
+    n_columns = min(len(names), max(1, int(width / ENTRY[0])))
+    n_lines = -(-len(names) // n_columns) * max(name.count("\n") + 1 for name in names)
+    figure.set_size_inches(width, height + ENTRY[1] * (n_lines + 1))
+    lines = [Line2D([], [], color=colour, linestyle=style) for colour, style in looks(comparison.algos).values()]
     figure.legend(lines, names, loc="outside lower center", ncols=n_columns, frameon=False)
 
 
-def _looks(algorithms: tuple[str, ...]) -> dict[str, Look]:
-    return dict(zip(algorithms, cycle((colour, style) for style in LINE_STYLES for colour in PALETTE), strict=False))
+def _wrapped(name: str) -> str:
+    return _plain(textwrap.fill(name, N_LETTERS))
 
 
 def _plain(text: str) -> str:

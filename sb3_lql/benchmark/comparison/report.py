@@ -56,7 +56,10 @@ def _learning_curves(comparison: Comparison, folder: Path, n_bootstrap: int) -> 
     parts = [
         "## Learning curves\n",
         f"Return over updates (the paper's iterations). Faint: each seed. Strong: the mean, with its {COVERAGE:.0%} "
-        f"bootstrap interval ({n_bootstrap:,} resamples), over the seeds that have got furthest.\n",
+        f"bootstrap interval ({n_bootstrap:,} resamples), over the seeds that have got furthest. A panel has the range "
+        "of the evaluations after updates, down to three times the distance of the quartiles below the first; curves "
+        "may begin below it. An algorithm is clearly ahead where the interval of its mean final return lies above all "
+        "others', by a 20th of the range of all returns, with five seeds or more, all finished.\n",
     ]
     for mode in MODES:
         figure = figures.learning_curves(comparison, mode, n_bootstrap)
@@ -76,13 +79,15 @@ def _normalized(comparison: Comparison, references: References, folder: Path, n_
         return "\n".join([*parts, "No task has a reference, so there are no aggregates.\n"])
     parts.append(
         "Mean ± standard error over seeds of each seed's mean over tasks, at fractions of the steps after the random "
-        "ones. A seed counts only if it has all tasks. Hollow points are of fewer seeds than planned.\n"
+        "ones. A seed counts only if it has all tasks, and an algorithm with two such seeds. Hollow points are of "
+        "fewer seeds than planned.\n"
     )
     for mode in MODES:
         points = performance(comparison, normalizers, mode)
-        name = figures.save(figures.normalized_performance(comparison, points), folder, f"normalized_{mode}")
         parts += [f"### {mode.capitalize()}\n", sections.normalized_performance(comparison, points)]
-        parts.append(f"![Normalised performance, {mode}](figures/{name})\n")
+        if any(point is not None for of_algorithm in points.values() for point in of_algorithm):
+            name = figures.save(figures.normalized_performance(comparison, points), folder, f"normalized_{mode}")
+            parts.append(f"![Normalised performance, {mode}](figures/{name})\n")
     parts.append(
         "## Aggregates\n\nAt the end, over tasks and seeds, in units of a normalised score of 100, with rliable's "
         f"stratified bootstrap ({n_bootstrap:,} resamples); from few seeds, its intervals are too narrow. The "

@@ -70,6 +70,8 @@ class RunResult(msgspec.Struct, frozen=True):
     seed: int
     #: "missing" (not begun), "running" (or stopped), "finished" or "failed".
     status: Literal["missing", "running", "finished", "failed"]
+    #: The algorithm's name on the command line.
+    algo: str = ""
     #: Traceback of one that failed.
     error: str | None = None
     attempts: tuple[Attempt, ...] = ()
@@ -124,6 +126,12 @@ class Comparison(msgspec.Struct, frozen=True):
     def begun(self) -> list[RunResult]:
         """The runs whose training has begun: neither missing nor failed before it."""
         return [run for run in self.runs if run.hardware]
+
+    @property
+    def algos(self) -> dict[str, str]:
+        """Names on the command line, by label; an empty one where no run has begun."""
+        known = {run.algorithm: run.algo for run in self.runs if run.algo}
+        return {label: known.get(label, "") for label in self.algorithms}
 
     @property
     def progress_steps(self) -> list[int]:

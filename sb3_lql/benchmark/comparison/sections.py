@@ -113,7 +113,9 @@ def aggregate_table(comparison: Comparison, aggregates: dict[str, Aggregates]) -
     for algorithm in comparison.algorithms:
         found = aggregates.get(algorithm)
         cells = [_estimate(found.iqm), _estimate(found.optimality_gap)] if found else [NOTHING, NOTHING]
-        rows.append([text(algorithm), *cells, f"{found.n_seeds if found else 0} of {len(comparison.seeds)}"])
+        rows.append(
+            [text(algorithm), *cells, f"{found.n_seeds if found else 'fewer than 2'} of {len(comparison.seeds)}"]
+        )
     return markdown_table(["", "Interquartile mean", "Optimality gap", "Complete seeds"], rows)
 
 
@@ -196,8 +198,6 @@ def _average(found: Average | None, spread: Callable[[Average], float | None], c
 
 
 def _estimate(found: Estimate) -> str:
-    if found.interval is None:
-        return f"{found.value:.3f} (no interval from a single seed)"
     low, high = found.interval
     return f"{found.value:.3f} ({COVERAGE:.0%}: {low:.3f} to {high:.3f})"
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from sb3_lql.benchmark.comparison import figures
 from sb3_lql.benchmark.comparison.aggregates import Aggregates, Average, Estimate
 from sb3_lql.benchmark.comparison.results import Comparison, read_results
+from sb3_lql.benchmark.looks import COLOURS, looks
 from tests.benchmark.comparison import folders
 
 MODE = "deterministic"
@@ -39,13 +40,13 @@ def comparison(tmp_path: Path) -> Comparison:
     folders.run(tmp_path, "A-v0", "X", 2, [0.0, 3, 4, 5, 6, 7])
     folders.run(tmp_path, "A-v0", "X", 3, [0.0, 50, 60], status="running")
     for task in ("A-v0", "B-v0"):
-        folders.run(tmp_path, task, "Y", 1, [1.0] * 6)
+        folders.run(tmp_path, task, "Y", 1, [1.0] * 6, algo="sac")
     return read_results(tmp_path)
 
 
 def test_learning_curve_is_the_mean_over_the_seeds_that_got_furthest_above_every_seed(comparison: Comparison) -> None:
     panel, _ = figures.learning_curves(comparison, MODE, 50).axes
-    *seeds, mean = lines(panel, figures.PALETTE[0])
+    *seeds, mean = lines(panel, COLOURS["nclql"])
     updates = [0, 800, 1600, 2400, 3200, 4000]
     assert seeds == [(updates, [0, 1, 2, 3, 4, 5]), (updates, [0, 3, 4, 5, 6, 7]), (updates[:3], [0, 50, 60])]
     assert mean == (updates, [0, 2, 3, 4, 5, 6])
@@ -55,8 +56,8 @@ def test_learning_curve_is_the_mean_over_the_seeds_that_got_furthest_above_every
 def test_single_seed_is_a_line_without_a_band(comparison: Comparison) -> None:
     figure = figures.learning_curves(comparison, MODE, 50)
     assert [axes.get_title() for axes in figure.axes] == ["A-v0", "B-v0"]
-    assert lines(figure.axes[1], figures.PALETTE[0]) == []
-    assert [values for _, values in lines(figure.axes[1], figures.PALETTE[1])] == [[1.0] * 6]
+    assert lines(figure.axes[1], COLOURS["nclql"]) == []
+    assert [values for _, values in lines(figure.axes[1], COLOURS["sac"])] == [[1.0] * 6]
     assert bands(figure.axes[1]) == []
     # As strong as a mean, where no mean hides it
     (single,), mean = figure.axes[1].get_lines(), figure.axes[0].get_lines()[3]
@@ -68,25 +69,25 @@ def test_many_updates_are_counted_in_thousands(tmp_path: Path) -> None:
     folders.run(tmp_path, "A-v0", "X", 1, float)
     panel = figures.learning_curves(read_results(tmp_path), MODE, 50).axes[0]
     assert panel.get_xlabel() == "updates (thousands)"
-    assert max(lines(panel, figures.PALETTE[0])[0][0]) == 16
+    assert max(lines(panel, COLOURS["nclql"])[0][0]) == 16
 
 
 def test_normalized_performance_has_hollow_points_where_seeds_are_missing(comparison: Comparison) -> None:
     points = [Average(float(step), 1.0, 3) for step in range(4)] + [Average(4.0, 1.0, 2)]
     figure = figures.normalized_performance(comparison, {"X": [*points, None], "Y": [None] * 6})
     axes = figure.axes[0]
-    assert lines(axes, figures.PALETTE[0])[0] == ([0, 0.2, 0.4, 0.6, 0.8], [0, 1, 2, 3, 4])
+    assert lines(axes, COLOURS["nclql"])[0] == ([0, 0.2, 0.4, 0.6, 0.8], [0, 1, 2, 3, 4])
     markers = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]
-    assert markers == [figures.PALETTE[0]] * 3 + ["white"]
+    assert markers == [COLOURS["nclql"]] * 3 + ["white"]
 
 
 def test_intervals_show_estimates_of_each_algorithm_and_pair(comparison: Comparison) -> None:
-    aggregates = {name: Aggregates(Estimate(0.5, (0.25, 0.75)), Estimate(0.3, None), 3) for name in ("X", "Y")}
+    aggregates = {name: Aggregates(Estimate(0.5, (0.25, 0.75)), Estimate(0.3, (0.2, 0.4)), 3) for name in ("X", "Y")}
     figure = figures.intervals(comparison, aggregates, {("X", "Y"): Estimate(0.9, (0.8, 1.0))})
     iqm, gap, probability = figure.axes
-    assert [values for values, _ in lines(iqm, figures.PALETTE[1])] == [[0.25, 0.75], [0.5]]
-    assert [values for values, _ in lines(gap, figures.PALETTE[1])] == [[0.3]]
-    assert [values for values, _ in lines(probability, figures.PALETTE[0])] == [[0.8, 1.0], [0.9]]
+    assert [values for values, _ in lines(iqm, COLOURS["sac"])] == [[0.25, 0.75], [0.5]]
+    assert [values for values, _ in lines(gap, COLOURS["sac"])] == [[0.2, 0.4], [0.3]]
+    assert [values for values, _ in lines(probability, COLOURS["nclql"])] == [[0.8, 1.0], [0.9]]
     assert [label.get_text() for label in iqm.get_yticklabels()] == ["X", "Y"]
     assert [label.get_text() for label in probability.get_yticklabels()] == ["X > Y"]
 
@@ -96,13 +97,58 @@ def test_single_algorithm_has_no_panel_of_improvement(comparison: Comparison) ->
     assert len(figures.intervals(comparison, {"X": Aggregates(estimate, estimate, 3)}, {}).axes) == 2
 
 
-def test_more_algorithms_than_colours_differ_in_the_style_of_their_lines(tmp_path: Path) -> None:
-    labels = [f"w = {w}" for w in range(2 * len(figures.PALETTE))]
-    folders.plan(tmp_path, labels, ["A-v0"], [1])
-    folders.run(tmp_path, "A-v0", labels[0], 1, float)
-    figure = figures.learning_curves(read_results(tmp_path), MODE, 50)
-    drawn = {(line.get_color(), line.get_linestyle()) for line in figure.legends[0].get_lines()}
-    assert len(drawn) == len(labels)
+def test_looks_are_the_algorithms_own_and_all_different() -> None:
+    """Whatever their order, and whatever else is shown."""
+    assert looks({"SAC": "sac", "NC-LQL": "nclql"}) == {"SAC": (COLOURS["sac"], "-"), "NC-LQL": (COLOURS["nclql"], "-")}
+    found = looks({f"w = {w}": "nclql" for w in range(15)} | {"QSM, too": "comparedqsm", "QSM": "qsm", "?": "ddpg"})
+    assert len(set(found.values())) == 18
+    assert [found[f"w = {w}"][0] for w in range(4)] == [COLOURS["nclql"]] * 4
+    assert found["w = 4"][0] == "#66AAD1"  # 0.6 of it and 0.4 of white
+    assert (found["QSM"], found["QSM, too"]) == ((COLOURS["qsm"], "-"), (COLOURS["qsm"], "--"))
+
+
+def test_a_panel_names_the_algorithm_that_is_ahead_once_all_seeds_are_finished(tmp_path: Path) -> None:
+    folders.plan(tmp_path, ["X", "Y"], ["A-v0"], [1, 2, 3, 4, 5])
+    for seed in range(1, 6):
+        folders.run(tmp_path, "A-v0", "X", seed, [0.0] * 5 + [10.0 + seed])
+    titles: list[str] = []
+    for last in (5.0, 14.0, 11.5):  # behind, ahead of some, and behind by less than a 20th
+        for seed in range(1, 5):
+            folders.run(tmp_path, "A-v0", "Y", seed, [0.0] * 5 + [last], algo="sac")
+        if not titles:
+            titles.append(figures.learning_curves(read_results(tmp_path), MODE, 50).axes[0].get_title())
+        folders.run(tmp_path, "A-v0", "Y", 5, [0.0] * 5 + [last], algo="sac")
+        titles.append(figures.learning_curves(read_results(tmp_path), MODE, 50).axes[0].get_title())
+    nobody = "A-v0\nnobody is clearly ahead"
+    assert titles == ["A-v0", "A-v0\nX is clearly ahead", nobody, nobody]
+
+
+def test_a_panel_has_the_range_of_evaluations_after_updates(tmp_path: Path) -> None:
+    folders.plan(tmp_path, ["X"], ["A-v0"], [1])
+    limits = []
+    for second in (20, -9_000):  # the quartiles of 0, 40, 60, 100 and that are 0 and 60
+        folders.run(tmp_path, "A-v0", "X", 1, [-9_000.0, 0, second, 40, 60, 100])
+        limits.append(figures.learning_curves(read_results(tmp_path), MODE, 50).axes[0].get_ylim())
+    assert limits == [(-5.0, 105.0), (-194.0, 114.0)]
+
+
+def test_environment_steps_are_counted_above(comparison: Comparison) -> None:
+    """30,000 random ones, and 20,000 for 4,000 updates."""
+    figure = figures.learning_curves(comparison, MODE, 50)
+    figure.draw_without_rendering()
+    panel = figure.axes[0]
+    (steps,) = panel.child_axes
+    low, high = panel.get_xlim()
+    assert steps.get_xlim() == pytest.approx((30_000 + 5 * low, 30_000 + 5 * high))
+    assert steps.get_xlabel() == "environment steps"
+
+
+def test_long_names_wrap(tmp_path: Path) -> None:
+    name = "NC-LQL with a very long name of its variant"
+    folders.plan(tmp_path, [name], ["A-v0"], [1])
+    folders.run(tmp_path, "A-v0", name, 1, float)
+    (text,) = figures.learning_curves(read_results(tmp_path), MODE, 50).legends[0].get_texts()
+    assert text.get_text() == "NC-LQL with a very long\nname of its variant"
 
 
 def test_dollars_in_a_label_are_no_formula(tmp_path: Path) -> None:

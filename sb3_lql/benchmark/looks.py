@@ -1,0 +1,48 @@
+"""Colours and line styles of algorithms, the same in every figure."""
+
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.typing import LineStyleType
+
+#: Colour of each algorithm by its name on the command line, of Okabe and Ito's and Tol's colours for the colour-blind.
+COLOURS = {
+    "nclql": "#0072B2",
+    "lql": "#009E73",
+    "sac": "#D55E00",
+    "td3": "#CC79A7",
+    "tqc": "#E69F00",
+    "qsm": "#332288",
+    "dipo": "#999933",
+    "dacer": "#882255",
+    "qvpo": "#56B4E9",
+    "sdac": "#117733",
+    "dpmd": "#DDCC77",
+    "mvp": "#000000",
+}
+#: Of algorithms that are not ours.
+OTHERS = "#7F7F7F"
+#: Variants of one algorithm are told apart by these, then by paler shades of its colour.
+LINE_STYLES: tuple[LineStyleType, ...] = ("-", "--", ":", "-.")
+SHADES = (1.0, 0.6, 0.35, 0.2)
+#: A colour and a line style.
+Look = tuple[str, LineStyleType]
+
+
+def looks(algos: dict[str, str]) -> dict[str, Look]:
+    """
+    :param algos: names on the command line, by label
+    :return: a look for each label, all different as long as shades and styles last; that of the first variant of an
+        algorithm does not depend on what else is shown
+    """
+    found: dict[str, Look] = {}
+    for label, algo in algos.items():
+        base = algo.removeprefix("compared")
+        styles = LINE_STYLES if base == algo else LINE_STYLES[1:]  # beside the algorithm as it was published
+        choices = [(_paler(COLOURS.get(base, OTHERS), shade), style) for shade in SHADES for style in styles]
+        found[label] = next((look for look in choices if look not in found.values()), choices[-1])
+    return found
+
+
+def _paler(colour: str, shade: float) -> str:
+    """A mixture with white."""
+    red, green, blue = (1.0 - shade * (1.0 - part) for part in to_rgb(colour))
+    return to_hex((red, green, blue)).upper()
