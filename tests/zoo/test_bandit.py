@@ -130,17 +130,15 @@ def test_report_compares_the_runs_in_pictures_and_tables(folder: Path) -> None:
 
 
 def test_distances_are_measured_for_the_reward_and_for_each_critic(folder: Path) -> None:
-    lengths = ("--chain-lengths", "10", "20", "--longest-plain-chain", "30", "--inverse-temperatures", "1", "20")
+    lengths = ("--chain-lengths", "10", "20", "--longest-plain-chain", "30", "--inverse-temperatures", "20")
     options = ("--n-actions", "50", "--output-dir", "distances", *lengths)
     sb3_lql("bandit_distances", "runs/nclql", "runs/lql", *options, folder=folder)
     distances = read(folder / "distances" / "distances.json")
     n_samplers = {"the true reward": 12, "NC-LQL, seed 3, its critic": 11, "LQL, seed 3, its critic": 7}
-    assert {name: len(entries) for name, entries in distances.items()} == {
-        name: 2 * n for name, n in n_samplers.items()
-    }
+    assert {name: len(entries) for name, entries in distances.items()} == n_samplers
     tables = (folder / "distances" / "distances.md").read_text()
     assert all(tables.count(f"Q is {name}:") == 2 for name in n_samplers)
-    assert tables.count("| tempered, 16 particles, 20 rungs |") == 2 * len(n_samplers)
+    assert tables.count("| tempered, 16 particles, 20 rungs |") == len(n_samplers)
 
 
 def test_a_run_that_was_stopped_is_resumed_by_the_same_command(
