@@ -56,9 +56,10 @@ def compiled(function: Callable[P, R], batch_dims: dict[str, int]) -> Callable[P
             failed = True
             reason = (str(error).strip().splitlines() or [""])[0]
             warnings.warn(
-                f"torch.compile failed: chains run uncompiled, and slower ({type(error).__name__}: {reason}). "
-                "Install what it needs, a C++ compiler such as g++ and on a GPU Triton, or pass compile=False.",
-                stacklevel=2,
+                f"torch.compile failed: chains and critics run uncompiled, and slower ({type(error).__name__}: "
+                f"{reason}). Install what it needs, a C++ compiler such as g++ and on a GPU Triton, or pass "
+                "compile=False.",
+                stacklevel=1,  # here, wherever it is called: Python shows the same words once for each place
             )
             return result
 

@@ -324,9 +324,12 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         return super()._setup_learn(total_timesteps, *args, **kwargs)
 
     def _set_up_chains(self, planned_updates: int = 0) -> None:
-        """Let chains be compiled and replayed as ``compile`` has it."""
+        """Let chains and critics be compiled and replayed as ``compile`` has it."""
         self.policy.compiles = planned_updates >= UPDATES_WORTH_COMPILING if self.compile is None else self.compile
         self.policy.use_cuda_graphs = self.compile is not False
+        for network in self.policy.modules():
+            if isinstance(network, EnsembleCritic):
+                network.compiles = self.policy.compiles
 
     def _planned_updates(self, total_timesteps: int) -> int:
         """Updates in so many steps; none if that depends on the length of episodes."""

@@ -1,6 +1,7 @@
 """Activations with their derivatives, for gradients without autograd."""
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch as th
 from torch import nn
@@ -70,3 +71,30 @@ def value_and_derivative(activation: nn.Module) -> ValueAndDerivative | None:
     :return: its closed form, or ``None`` if none is known
     """
     return _VALUE_AND_DERIVATIVE.get(type(activation))
+
+
+class _Sloped(th.autograd.Function):
+    """An activation that keeps its slope for the way back instead of its input, from which it would be computed."""
+
+    @staticmethod
+    def forward(ctx: Any, x: th.Tensor, derivative: ValueAndDerivative) -> th.Tensor:
+        value, slope = derivative(x)
+        ctx.save_for_backward(slope)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, gradient: th.Tensor) -> tuple[th.Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return gradient * slope, None
+
+
+def sloped(activation: nn.Module, x: th.Tensor) -> th.Tensor:
+    """
+    An activation of a known closed form, for one gradient: that of the gradient would lack a term.
+
+    :param activation: one that :func:`value_and_derivative` knows
+    :param x: pre-activations
+    :return: activations
+    """
+    derivative = cast(ValueAndDerivative, value_and_derivative(activation))
+    return cast(th.Tensor, _Sloped.apply(x, derivative))  # type: ignore[no-untyped-call]

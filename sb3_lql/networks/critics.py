@@ -14,7 +14,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_lql.networks.activations import value_and_derivative
+from sb3_lql.engine.acceleration import compiled
+from sb3_lql.networks.activations import sloped, value_and_derivative
 from sb3_lql.networks.matmul import PackedWeight
 from sb3_lql.networks.passes import ActionPasses
 
@@ -127,6 +128,8 @@ class EnsembleCritic(BaseModel):
 
     #: Outputs of each network.
     n_outputs: ClassVar[int] = 1
+    #: Whether :meth:`forward` is compiled on a CPU, where it can be. Its results have no second gradient then.
+    compiles: bool = False
 
     features_extractor: BaseFeaturesExtractor
 
@@ -175,7 +178,11 @@ class EnsembleCritic(BaseModel):
         :return: Q-values, shape (n_critics, batch, 1)
         :raises ValueError: if a noise level is given to a critic without noise conditioning
         """
-        return self.q_values(self.features(obs), actions, noise_level)
+        features = self.features(obs)
+        on_cpu = features.device.type == "cpu" and features.dtype == th.float32
+        if self.compiles and on_cpu and self.has_closed_form_gradient:
+            return compiled_q_values(self, features, actions, noise_level)
+        return self.q_values(features, actions, noise_level)
 
     def q_values(
         self, features: th.Tensor, actions: th.Tensor, noise_level: th.Tensor | int | None = None
@@ -188,11 +195,33 @@ class EnsembleCritic(BaseModel):
         :param noise_level: as in :meth:`forward`
         :return: Q-values, shape (n_critics, batch, 1)
         """
+        return self._apply_layers(features, actions, noise_level, lambda activation, x: activation(x))
+
+    def sloped_q_values(
+        self, features: th.Tensor, actions: th.Tensor, noise_level: th.Tensor | int | None = None
+    ) -> th.Tensor:
+        """
+        :meth:`q_values`, of which no second gradient can be asked, where :attr:`has_closed_form_gradient`.
+
+        :param features: shape (batch, features_dim)
+        :param actions: actions in [-1, 1], shape (batch, action_dim)
+        :param noise_level: as in :meth:`forward`
+        :return: Q-values, shape (n_critics, batch, 1)
+        """
+        return self._apply_layers(features, actions, noise_level, sloped)
+
+    def _apply_layers(
+        self,
+        features: th.Tensor,
+        actions: th.Tensor,
+        noise_level: th.Tensor | int | None,
+        activate: Callable[[nn.Module, th.Tensor], th.Tensor],
+    ) -> th.Tensor:
         inputs = th.cat([features, actions], dim=1).expand(self.n_critics, -1, -1)
         embedding = self._embed(noise_level, actions)
         x = inputs if embedding is None else th.cat([inputs, embedding], dim=2)
         for layer, activation in zip(self.layers[:-1], self.activations, strict=True):
-            x = activation(layer(x))
+            x = activate(activation, layer(x))
         q_values: th.Tensor = self.layers[-1](x)
         return q_values
 
@@ -313,6 +342,10 @@ class EnsembleCritic(BaseModel):
         level = embeddings.shape[1] - 1 if noise_level is None else noise_level
         # Not len(actions), which is a constant to exporters
         return embeddings[:, level, None].expand(-1, actions.shape[0], -1)
+
+
+#: Compiled once for all critics of an architecture with and without gradients, with levels and without.
+compiled_q_values = compiled(EnsembleCritic.sloped_q_values, batch_dims=dict(features=0, actions=0, noise_level=0))
 
 
 def _counted_from_zero(obs: PyTorchObs, space: spaces.Space[Any]) -> PyTorchObs:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 from unittest.mock import Mock
 
@@ -15,11 +16,14 @@ import numpy as np
 import pytest
 import torch as th
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from sb3_lql import LQL, NCLQL
 from sb3_lql.engine import algorithm as algorithm_module
 from sb3_lql.engine.acceleration import GraphedFunction, compiled, record_cuda_graph
 from sb3_lql.langevin.runner import compiled_langevin_chain, langevin_chain
+from sb3_lql.networks import critics as critics_module
+from sb3_lql.networks.critics import EnsembleCritic
 from tests.langevin.plain_chain import plain_chain
 from tests.operations import NoSynchronisation
 
@@ -252,6 +256,70 @@ def test_compiled_eager_and_autograd_chains_agree(architecture: dict[str, Any]) 
         th.testing.assert_close(eager.actions, expected, atol=1e-4, rtol=0)
         th.testing.assert_close(fast.actions, expected, atol=1e-4, rtol=0)
         th.testing.assert_close(fast.score_norms, eager.score_norms, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("error:torch.compile failed")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_compiled_and_plain_critics_and_their_gradients_agree(
+    architecture: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With levels and without, with gradients and without, at another batch size too: in three versions."""
+    critic = NCLQL("MlpPolicy", "Pendulum-v1", **settings(policy_kwargs=architecture)).critic
+    watched = Mock(wraps=critics_module.compiled_q_values)
+    monkeypatch.setattr(critics_module, "compiled_q_values", watched)
+
+    def look(compiles: bool, *inputs: Any) -> list[th.Tensor]:
+        critic.compiles = compiles
+        with th.no_grad():
+            values = critic(*inputs)
+        estimate = critic(*inputs)
+        return [values, estimate, *th.autograd.grad(estimate.square().sum(), list(critic.parameters()))]
+
+    for batch_size in (6, 33):
+        observations, actions = 3 * th.randn(batch_size, 3), 2 * th.rand(batch_size, 1) - 1
+        for levels in ((), (th.randint(10, (batch_size,)),)):
+            found, expected = (look(compiles, observations, actions, *levels) for compiles in (True, False))
+            th.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert watched.call_count == 8
+
+
+@pytest.mark.filterwarnings("error:torch.compile failed")
+def test_compiled_updates_are_the_plain_ones() -> None:
+    """From the same weights, as far as rounding lets a learner of short chains stay."""
+    kwargs = settings(inverse_temperature=1.0, n_noise_levels=2, n_langevin_steps=1, learning_rate=1e-3)
+    weights = []
+    for compiles in (False, True):
+        model = NCLQL("MlpPolicy", "Pendulum-v1", compile=compiles, **kwargs).learn(30)
+        assert all(critic.compiles == compiles for critic in (model.critic, model.critic_target))
+        weights.append(nn.utils.parameters_to_vector(model.policy.parameters()).detach())
+    th.testing.assert_close(*weights, atol=1e-4, rtol=0)
+
+
+def test_a_critic_is_compiled_once_for_all_models_of_its_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = CompileCounter()
+    monkeypatch.setattr(th, "compile", partial(th.compile, backend=backend))
+    q_values = compiled(EnsembleCritic.sloped_q_values, batch_dims=dict(features=0, actions=0, noise_level=0))
+    monkeypatch.setattr(critics_module, "compiled_q_values", q_values)
+    for seed in range(3):
+        model = NCLQL("MlpPolicy", "Pendulum-v1", **settings(seed=seed)).learn(23)
+        for critic in (model.critic, model.critic_target):
+            critic.compiles = True
+        model.train(2, batch_size=16 + seed)
+    # The target, the estimate and the smoothing step's prediction
+    assert backend.frame_count == 3
+
+
+@pytest.mark.filterwarnings("error:torch.compile failed")
+def test_a_critic_of_unknown_parts_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(critics_module, "compiled_q_values", Mock(side_effect=AssertionError("compiled")))
+    for activation_fn, expectation in (
+        (Doubled, nullcontext()),
+        (nn.Mish, pytest.raises(AssertionError, match="compiled")),
+    ):
+        critic = LQL("MlpPolicy", "Pendulum-v1", **settings(policy_kwargs=dict(activation_fn=activation_fn))).critic
+        critic.compiles = True
+        with expectation:
+            critic(th.zeros(2, 3), th.zeros(2, 1))
 
 
 @pytest.mark.filterwarnings("error:torch.compile failed")
