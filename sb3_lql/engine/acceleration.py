@@ -55,15 +55,20 @@ def compiled(function: Callable[P, R], batch_dims: dict[str, int]) -> Callable[P
             result = function(*args, **kwargs)  # where the fault is in the function, this raises it
             failed = True
             reason = (str(error).strip().splitlines() or [""])[0]
-            warnings.warn(
-                f"torch.compile failed: chains and critics run uncompiled, and slower ({type(error).__name__}: "
-                f"{reason}). Install what it needs, a C++ compiler such as g++ and on a GPU Triton, or pass "
-                "compile=False.",
-                stacklevel=1,  # here, wherever it is called: Python shows the same words once for each place
-            )
+            _warn_uncompiled(f"{type(error).__name__}: {reason}")
             return result
 
     return call
+
+
+@functools.cache
+def _warn_uncompiled(reason: str) -> None:
+    """Once for each reason: without a compiler, every function fails alike."""
+    warnings.warn(
+        f"torch.compile failed: chains and critics run uncompiled, and slower ({reason}). Install what it needs, a C++ "
+        "compiler such as g++ and on a GPU Triton, or pass compile=False.",
+        stacklevel=3,
+    )
 
 
 class Recording(NamedTuple):

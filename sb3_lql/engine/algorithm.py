@@ -234,7 +234,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     def _update_constants(self) -> tuple[Any, ...]:
         """The Python values besides the networks' shapes on which an update depends."""
         due = (self._is_due(getattr(self, name)) for name in self.delays)
-        return self.gamma, self.reward_scale, self.max_grad_norm, *due, *self.policy.constants()
+        following = (self._is_due(self._target_interval(name)) for name in self.policy.targets)
+        return self.gamma, self.reward_scale, self.max_grad_norm, *due, *following, *self.policy.constants()
 
     def _check_arguments(self) -> None:
         """
@@ -307,6 +308,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         self._create_aliases()
         self._set_up_chains()
         self._guard = StepGuard(self.device)
+        self._tau = th.full((), float(self.tau), device=self.device)  # as a tensor, it may change between replays
         self._logged: dict[str, th.Tensor] = {}
         # SB3 makes a logger when `learn` is called; `train` can be called by itself
         self._logger = Logger(folder=None, output_formats=[])
@@ -350,6 +352,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         recordable = [prepare(optimizer, rates[name], wanted) for name, optimizer in self.policy.optimizers.items()]
         update = self._graphed_update if all(recordable) else self._update
         self._guard.reset()
+        self._tau.fill_(self.tau)
         names: list[tuple[str, ...]] = []
         rows: list[th.Tensor] = []
 
@@ -359,7 +362,6 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
             logged = update(batch)
             names.append(tuple(logged))
             rows.append(th.stack(list(logged.values())))
-            self._update_targets()
             self._between_updates()
 
         fetched = self._guard.check(first_update=self._n_updates - gradient_steps + 1, also=rows)
@@ -371,7 +373,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
 
     def _update(self, batch: Batch) -> dict[str, th.Tensor]:
         """
-        One TD step (equation 6, or 8), and what the algorithm adds. Nothing in it waits for the device.
+        One TD step, what the algorithm adds, and the targets that follow. Nothing in it waits for the device.
 
         :param batch: the minibatch
         :return: scalars to log, by name
@@ -392,6 +394,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
             self._descend(loss)
         for average, before in zip(self._averages, averages, strict=True):
             average.copy_(th.where(self._guard.healthy > 0, average, before))
+        self._update_targets()
         return self._logged
 
     def _descend(self, loss: Loss) -> None:
@@ -415,12 +418,11 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
             yield from (group["lr"] for group in optimizer.param_groups)
             for state in optimizer.state.values():
                 yield from (value for value in state.values() if isinstance(value, th.Tensor))
-        yield from (*self.policy.parameters(), *self.policy.buffers(), *self._guard.state())
+        yield from (*self.policy.parameters(), *self.policy.buffers(), *self._guard.state(), self._tau)
 
     def _update_targets(self) -> None:
-        # They too stay as they are after a loss that was not finite. That makes tau a tensor, which SB3's polyak_update
-        # would fetch from the device
-        tau = self.tau * self._guard.healthy
+        # They too stay as they are after a loss that was not finite. SB3's polyak_update would wait for the device
+        tau = self._tau * self._guard.healthy
         for name, target in self.policy.targets.items():
             if self._is_due(self._target_interval(name)):
                 let_follow(getattr(self.policy, name), target, tau)
@@ -444,7 +446,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
 
     def _excluded_save_params(self) -> list[str]:
         names_of_parts = ["critic", "critic_target", "_averages"]
-        made_anew = ["_guard", "_graphed_update", "_logged"]
+        made_anew = ["_guard", "_tau", "_graphed_update", "_logged"]
         of_learn = ["_learning_starts_shift", "_learning", "_postponed", "_checked_env"]
         return [*super()._excluded_save_params(), *names_of_parts, *made_anew, *of_learn]
 

@@ -128,7 +128,7 @@ class EnsembleCritic(BaseModel):
 
     #: Outputs of each network.
     n_outputs: ClassVar[int] = 1
-    #: Whether :meth:`forward` is compiled on a CPU, where it can be. Its results have no second gradient then.
+    #: Whether :meth:`forward` is compiled, where it can be. Its results have no second gradient then.
     compiles: bool = False
 
     features_extractor: BaseFeaturesExtractor
@@ -179,8 +179,8 @@ class EnsembleCritic(BaseModel):
         :raises ValueError: if a noise level is given to a critic without noise conditioning
         """
         features = self.features(obs)
-        on_cpu = features.device.type == "cpu" and features.dtype == th.float32
-        if self.compiles and on_cpu and self.has_closed_form_gradient:
+        compilable = features.device.type in ("cpu", "cuda") and features.dtype == th.float32
+        if self.compiles and compilable and self.has_closed_form_gradient:
             return compiled_q_values(self, features, actions, noise_level)
         return self.q_values(features, actions, noise_level)
 

@@ -222,7 +222,6 @@ def test_an_update_never_waits_for_the_device(algorithm_class: Any) -> None:
         th.ones(1).item()
     with NoSynchronisation():  # type: ignore[no-untyped-call]
         model._update(replay_data)
-        model._update_targets()
 
 
 ARCHITECTURES: list[dict[str, Any]] = [
