@@ -43,7 +43,7 @@ N_TIMESTEPS = 120
 
 #: What the shell blocks of a page are to have left, where its Python goes on from that.
 PREPARATIONS = {
-    "bandit": [
+    "boltzmann": [
         *("sb3-lql", "bandit", "--output-dir", "runs/nclql-100", "--n-actions", "100", "--n-timesteps", "60"),
         *("--learning-starts", "40", "--batch-size", "8", "--policy-kwargs", "dict(net_arch=[8])"),
     ]
