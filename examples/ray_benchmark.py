@@ -1,5 +1,5 @@
 """
-Compare NC-LQL, LQL and SAC on one task, over seeds, on Ray, and make a page of what came of it.
+Compare NC-LQL, LQL and SAC on one task, over seeds, on Ray, and write a report.
 
     python examples/ray_benchmark.py --task Pendulum-v1 --output results/pendulum
     python examples/ray_benchmark.py --output /shared/pendulum --address auto    # on a node of a Ray cluster

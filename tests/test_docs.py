@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rl_zoo3")
@@ -20,6 +21,7 @@ from sb3_lql.benchmark.bandit.measures import measured_rows, mode_table
 from sb3_lql.benchmark.bandit.runs import NAMES
 from sb3_lql.benchmark.bandit.tempering import estimate_table
 from sb3_lql.benchmark.comparison.report import write_report
+from sb3_lql.benchmark.comparison.spec import slug
 from sb3_lql.benchmark.multi_goal.measures import goal_table
 from sb3_lql.benchmark.speed import parameters_table, speed_table
 from sb3_lql.benchmark.tables import markdown_table
@@ -260,7 +262,33 @@ def test_benchmark_report_is_that_of_its_results(folder: Path, tmp_path: Path) -
     write_report(folder, tmp_path)
     report = (folder / "report.md").read_text()
     assert (tmp_path / "report.md").read_text() == report
+    if folder.name == "ablations":  # a column for each setting: tuning.md has a row for each
+        return
     tables = report.split("## Final return")[1].split("## Learning curves")[0].split("\n\n")
     page = (DOCS / "benchmark.md").read_text()
     for table in (part for part in tables if part.startswith("|")):
         assert table.strip() in page
+
+
+def ablation_table(folder: Path) -> str:
+    """For each setting the finished runs, their returns, and how many solved the task, after how many steps."""
+    rows = []
+    for algorithm in json.loads((folder / "benchmark.json").read_text())["algorithms"]:
+        runs = [json.loads(path.read_text()) for path in sorted(folder.glob(f"runs/*/{slug(algorithm)}/*/run.json"))]
+        if len(runs) < 2:
+            continue
+        returns = np.array(
+            [[np.mean(each["deterministic"]["returns"]) for each in run["evaluations"]] for run in runs]
+        )
+        steps = [each["timesteps"] for each in runs[0]["evaluations"]]
+        # The task's top is 9,360
+        solved = [steps[int(np.argmax(of_run >= 9_000))] for of_run in returns if of_run.max() >= 9_000]
+        finals = f"{returns[:, -1].mean():,.0f} ± {returns[:, -1].std(ddof=1):,.0f}"
+        first = f"{min(solved):,} to {max(solved):,}" if solved else ""
+        rows.append([algorithm, str(len(runs)), finals, str(len(solved)), first])
+    return markdown_table(["setting", "seeds", "return", "solved", "after steps"], rows)
+
+
+def test_tuning_page_shows_the_ablations() -> None:
+    table = ablation_table(DOCS / "benchmark" / "ablations")
+    assert table in (DOCS / "tuning.md").read_text()

@@ -1,4 +1,4 @@
-"""``sb3-lql benchmark``: compare algorithms on tasks, over seeds, and show what came of it."""
+"""``sb3-lql benchmark``: compare algorithms on tasks, over seeds, and report the results."""
 
 import argparse
 import shlex
