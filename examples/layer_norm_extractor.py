@@ -29,7 +29,9 @@ class LayerNormExtractor(BaseFeaturesExtractor):
     def __init__(self, observation_space: spaces.Box, features_dim: int = 64) -> None:
         super().__init__(observation_space, features_dim)
         self.layers = nn.Sequential(
-            nn.Linear(observation_space.shape[0], features_dim), nn.LayerNorm(features_dim), nn.Mish()
+            nn.Linear(observation_space.shape[0], features_dim),
+            nn.LayerNorm(features_dim),
+            nn.Mish(),
         )
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
