@@ -277,9 +277,7 @@ def ablation_table(folder: Path) -> str:
         runs = [json.loads(path.read_text()) for path in sorted(folder.glob(f"runs/*/{slug(algorithm)}/*/run.json"))]
         if len(runs) < 2:
             continue
-        returns = np.array(
-            [[np.mean(each["deterministic"]["returns"]) for each in run["evaluations"]] for run in runs]
-        )
+        returns = np.array([[np.mean(each["deterministic"]["returns"]) for each in run["evaluations"]] for run in runs])
         steps = [each["timesteps"] for each in runs[0]["evaluations"]]
         # The task's top is 9,360
         solved = [steps[int(np.argmax(of_run >= 9_000))] for of_run in returns if of_run.max() >= 9_000]

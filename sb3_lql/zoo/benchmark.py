@@ -14,15 +14,17 @@ from filelock import FileLock, Timeout
 
 from sb3_lql.benchmark.comparison.agents import save_agents
 from sb3_lql.benchmark.comparison.cluster import run_all
+from sb3_lql.benchmark.comparison.figures import learning_curves, save
 from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_json, status_of, write_plan
 from sb3_lql.benchmark.comparison.report import write_report
+from sb3_lql.benchmark.comparison.results import MODES, part_of, read_results
 from sb3_lql.benchmark.comparison.spec import Run, read_spec
 from sb3_lql.benchmark.comparison.training import train
 from sb3_lql.zoo.registry import hyperparams_file, register
 
 
 def benchmark() -> None:
-    """Run a benchmark, report on one, or save its best agents."""
+    """Run a benchmark, report on one, draw its curves, or save its best agents."""
     parser = _make_parser()
     args = parser.parse_args()
     try:
@@ -33,7 +35,7 @@ def benchmark() -> None:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Compare algorithms on tasks, over seeds.")
-    commands = parser.add_subparsers(required=True, metavar="{run,report,agents}")
+    commands = parser.add_subparsers(required=True, metavar="{run,report,curves,agents}")
 
     run = commands.add_parser("run", help="train and evaluate all runs of a spec, or resume them")
     run.add_argument("spec", type=Path, metavar="SPEC.yml", help="what to compare; see docs/benchmark.md")
@@ -49,6 +51,14 @@ def _make_parser() -> argparse.ArgumentParser:
     report.add_argument("results", type=Path, metavar="RESULTS", help="what `run` has written, complete or not")
     report.add_argument("--output", type=Path, help="folder for the page and its data (default: RESULTS/report)")
     report.set_defaults(function=_report)
+
+    curves = commands.add_parser("curves", help="draw the learning curves of some tasks and algorithms")
+    curves.add_argument("results", type=Path, metavar="RESULTS", help="what `run` has written, complete or not")
+    curves.add_argument("output", type=Path, metavar="FILE", help="figure, such as curves.png or curves.svg")
+    curves.add_argument("--tasks", nargs="+", help="(default: all)")
+    curves.add_argument("--algorithms", nargs="+", help="labels of the spec (default: all)")
+    curves.add_argument("--mode", choices=list(MODES), default="deterministic", help="(default: %(default)s)")
+    curves.set_defaults(function=_curves)
 
     agents = commands.add_parser("agents", help="save the policies of the best seeds, for sb3-lql enjoy")
     agents.add_argument("results", type=Path, metavar="RESULTS", help="what `run` has written")
@@ -117,6 +127,13 @@ def _report(args: argparse.Namespace) -> None:
             (output / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(args.results / file, output / file)
     print(f"Written: {page}")
+
+
+def _curves(args: argparse.Namespace) -> None:
+    comparison = part_of(read_results(args.results), args.tasks, args.algorithms)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    save(learning_curves(comparison, args.mode, n_bootstrap=2000), args.output)
+    print(f"Written: {args.output}")
 
 
 def _agents(args: argparse.Namespace) -> None:

@@ -127,6 +127,8 @@ def test_killed_worker_is_resumed_and_a_failed_run_stops_nobody(tmp_path: Path) 
     assert "2 of 3 runs are finished, 1 failed. The same command tries again what failed." in output
 
     sb3_lql("benchmark", "report", "results/spec", folder=tmp_path)
+    sb3_lql("benchmark", "curves", "results/spec", "figures/curves.png", folder=tmp_path)
+    assert (tmp_path / "figures" / "curves.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "results" / "spec" / "report" / "report.html").read_text()
     assert "gamma=3" in page
     # The trained agent is where `enjoy` looks for it

@@ -31,12 +31,13 @@ N_LETTERS = 24
 MANY_UPDATES = 10_000
 
 
-def save(figure: Figure, folder: Path, name: str) -> str:
-    """Write a figure as SVG, and return its file name."""
+def save(figure: Figure, path: Path) -> str:
+    """Write a figure in the format of the file's suffix, and return the file's name."""
     # The same figure gives the same file
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    return f"{name}.svg"
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with mpl.rc_context({"svg.hashsalt": path.stem}):
+        figure.savefig(path, metadata=metadata, dpi=150)
+    return path.name
 
 
 def learning_curves(comparison: Comparison, mode: str, n_bootstrap: int) -> Figure:
@@ -44,13 +45,14 @@ def learning_curves(comparison: Comparison, mode: str, n_bootstrap: int) -> Figu
     Return over updates, a panel for each task: every seed, and the mean over those seeds that got furthest. Titles name
     the algorithm that is ahead at the end.
     """
-    n_columns = min(N_COLUMNS, len(comparison.tasks))
-    n_rows = -(-len(comparison.tasks) // n_columns)
+    tasks = [task for task in comparison.tasks if any(run.task == task for run in comparison.begun)]
+    n_columns = min(N_COLUMNS, len(tasks))
+    n_rows = -(-len(tasks) // n_columns)
     figure = Figure(figsize=(PANEL[0] * n_columns, (PANEL[1] + 0.5) * n_rows), layout="constrained")
     panels: np.ndarray = figure.subplots(n_rows, n_columns, squeeze=False)
     last = max((e.updates for run in comparison.begun for e in run.evaluations), default=0)
     unit = 1_000 if last >= MANY_UPDATES else 1
-    for axes, task in zip(panels.flat, comparison.tasks, strict=False):
+    for axes, task in zip(panels.flat, tasks, strict=False):
         for algorithm, look in looks(comparison.algos).items():
             _curve(axes, comparison, (task, algorithm, mode), look, unit, n_bootstrap)
         ahead = leader(comparison, task, mode, n_bootstrap)
@@ -59,7 +61,7 @@ def learning_curves(comparison: Comparison, mode: str, n_bootstrap: int) -> Figu
         axes.set_xlabel("updates (thousands)" if unit > 1 else "updates")
         _show_learned(axes, comparison, task, mode)
         _count_steps(axes, comparison, task, unit)
-    for axes in panels.flat[len(comparison.tasks) :]:
+    for axes in panels.flat[len(tasks) :]:
         axes.set_axis_off()
     for axes in panels[:, 0]:
         axes.set_ylabel("return")
@@ -203,7 +205,7 @@ def _legend(figure: Figure, comparison: Comparison) -> None:
 
 
 def _wrapped(name: str) -> str:
-    return _plain(textwrap.fill(name, N_LETTERS))
+    return _plain(textwrap.fill(name, N_LETTERS, break_on_hyphens=False, break_long_words=False))
 
 
 def _plain(text: str) -> str:

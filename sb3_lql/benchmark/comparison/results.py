@@ -1,5 +1,6 @@
 """What the runs of a benchmark have left in its results folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -156,6 +157,26 @@ def read_results(folder: Path) -> Comparison:
     if all(run.status == "missing" for run in runs):
         raise ValueError(f"{folder} holds no run yet: run its benchmark first, with `{plan.command}`.")
     return msgspec.structs.replace(plan, runs=runs)
+
+
+def part_of(comparison: Comparison, tasks: Sequence[str] | None, algorithms: Sequence[str] | None) -> Comparison:
+    """The comparison on some tasks of some algorithms, in that order; ValueError for what it does not have."""
+    for kind, wanted, known in (
+        ("task", tasks, comparison.tasks),
+        ("algorithm", algorithms, comparison.algorithms),
+    ):
+        if unknown := [name for name in wanted or () if name not in known]:
+            raise ValueError(f"{comparison.name} has no {kind} {unknown[0]!r}: choose from {', '.join(known)}.")
+    return msgspec.structs.replace(
+        comparison,
+        tasks=tuple(tasks or comparison.tasks),
+        algorithms=tuple(algorithms or comparison.algorithms),
+        runs=tuple(
+            run
+            for run in comparison.runs
+            if run.task in (tasks or comparison.tasks) and run.algorithm in (algorithms or comparison.algorithms)
+        ),
+    )
 
 
 def _read_run(name: str, path: Path, plan: Comparison) -> RunResult:

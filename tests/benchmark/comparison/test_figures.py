@@ -161,7 +161,14 @@ def test_dollars_in_a_label_are_no_formula(tmp_path: Path) -> None:
 def test_same_figure_is_the_same_file(comparison: Comparison, tmp_path: Path) -> None:
     contents = []
     for _ in range(2):
-        assert figures.save(figures.learning_curves(comparison, MODE, 50), tmp_path, "curves") == "curves.svg"
+        assert figures.save(figures.learning_curves(comparison, MODE, 50), tmp_path / "curves.svg") == "curves.svg"
         contents.append((tmp_path / "curves.svg").read_bytes())
     assert contents[0] == contents[1]
     assert b"<svg" in contents[0][:1000]
+
+
+def test_tasks_without_a_run_have_no_panel(tmp_path: Path) -> None:
+    folders.plan(tmp_path, ["NC-LQL"], ["A-v0", "B-v0"], [1])
+    folders.run(tmp_path, "B-v0", "NC-LQL", 1, float)
+    figure: Figure = figures.learning_curves(read_results(tmp_path), MODE, 50)
+    assert [axes.get_title().splitlines()[0] for axes in figure.axes if axes.get_title()] == ["B-v0"]

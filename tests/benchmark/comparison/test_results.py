@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sb3_lql.benchmark.comparison.results import read_results
+from sb3_lql.benchmark.comparison.results import part_of, read_results
 from tests.benchmark.comparison import folders
 
 
@@ -91,3 +91,19 @@ def test_evaluation_without_episodes_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"run\.json is damaged: .* at `\$\.evaluations\[0\]\.stochastic\.returns`"):
         read_results(tmp_path)
+
+
+def test_part_of_a_comparison_has_its_runs_in_the_order_asked_for(tmp_path: Path) -> None:
+    folders.plan(tmp_path, ["NC-LQL", "LQL", "SAC"], ["A-v0", "B-v0"], [1])
+    for task in ("A-v0", "B-v0"):
+        for algorithm in ("NC-LQL", "LQL", "SAC"):
+            folders.run(tmp_path, task, algorithm, 1, float)
+    comparison = read_results(tmp_path)
+    part = part_of(comparison, ["B-v0"], ["SAC", "NC-LQL"])
+    assert (part.tasks, part.algorithms) == (("B-v0",), ("SAC", "NC-LQL"))
+    assert sorted((run.task, run.algorithm) for run in part.runs) == [("B-v0", "NC-LQL"), ("B-v0", "SAC")]
+    assert part_of(comparison, None, None) == comparison
+    with pytest.raises(ValueError, match=r"has no task 'C-v0': choose from A-v0, B-v0\."):
+        part_of(comparison, ["C-v0"], None)
+    with pytest.raises(ValueError, match="has no algorithm 'TD3'"):
+        part_of(comparison, None, ["TD3"])
