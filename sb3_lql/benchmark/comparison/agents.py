@@ -18,7 +18,7 @@ from sb3_lql.benchmark.comparison.spec import slug
 CARD = """\
 # {algorithm} on {task}
 
-The best of {n_seeds} seeds by its mean return at the end of the training. It acts; to go on learning it has lost its
+The best of {n_seeds} seed(s) by its mean return at the end of the training. It acts; to learn further it lacks its
 optimisers' states and its replay buffer.
 
 - Play it: `sb3-lql enjoy --algo {algo} --env {task} -f {folder}`
