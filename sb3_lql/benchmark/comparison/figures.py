@@ -45,7 +45,8 @@ def learning_curves(comparison: Comparison, mode: str, n_bootstrap: int) -> Figu
     Return over updates, a panel for each task: every seed, and the mean over those seeds that got furthest. Titles name
     the algorithm that is ahead at the end.
     """
-    tasks = [task for task in comparison.tasks if any(run.task == task for run in comparison.begun)]
+    begun = {run.task for run in comparison.begun}
+    tasks = [task for task in comparison.tasks if task in begun or not begun]
     n_columns = min(N_COLUMNS, len(tasks))
     n_rows = -(-len(tasks) // n_columns)
     figure = Figure(figsize=(PANEL[0] * n_columns, (PANEL[1] + 0.5) * n_rows), layout="constrained")
