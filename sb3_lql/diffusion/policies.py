@@ -31,8 +31,8 @@ def denoising_chain(
     return actions
 
 
-#: Compiled once for all models of an architecture, and all batches but those of one row.
-compiled_denoising_chain = compiled(denoising_chain, batch_dims=dict(features=0, start=0, noise=1))
+#: Compiled once for all models of an architecture, and all batches.
+compiled_denoising_chain = compiled(denoising_chain, batch_dims=dict(features=0, start=0, noise=1), result_dims=(0,))
 
 
 class DiffusionPolicy(ChainPolicy):

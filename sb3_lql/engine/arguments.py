@@ -50,10 +50,10 @@ class SharedArguments(TypedDict, total=False):
     :param device: "cpu", "cuda", ... or "auto"
     :param _init_setup_model: whether to build the networks at construction
     :param n_action_samples: actions drawn per observation when acting and evaluating, of which the best by the minimum
-        critic is taken; the cost grows with it, the training target always uses one
-    :param compile: ``True`` compiles the chain, which takes about a minute; ``None`` does so where a ``learn`` of at
-        least 10,000 updates pays it back. On a GPU both replay updates and actions as CUDA graphs. ``False`` does
-        neither
+        critic is taken; the cost grows with it. TD targets of LQL and NC-LQL use one
+    :param compile: ``True`` compiles the chain and the critics, which takes one to three minutes the first time;
+        ``None`` does so where a ``learn`` of at least 10,000 updates pays it back. On a GPU both replay updates and
+        actions as CUDA graphs. ``False`` does neither
     :param overlap_updates: make the updates after a rollout while the environments take their next step, whose action
         is then chosen before those updates; pays with ``SubprocVecEnv``
     :param use_sde: not supported; must be ``False``

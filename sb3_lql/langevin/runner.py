@@ -25,8 +25,10 @@ def langevin_chain(
     return chain
 
 
-#: Compiled once for all models of an architecture, and all batches but those of one row.
-compiled_langevin_chain = compiled(langevin_chain, batch_dims=dict(features=0, initial_actions=0, noise=1))
+#: Compiled once for all models of an architecture, and all batches.
+compiled_langevin_chain = compiled(
+    langevin_chain, batch_dims=dict(features=0, initial_actions=0, noise=1), result_dims=(0, 1)
+)
 
 
 def tempered_chain(
@@ -45,7 +47,7 @@ def tempered_chain(
     return chain
 
 
-#: Likewise.
+#: Compiled once for all models of an architecture, and all batches but those of one row, whose particles are many.
 compiled_tempered_chain = compiled(
     tempered_chain, batch_dims=dict(features=0, starts=0, noise=1, acceptance=1, resampling=1, choice=0)
 )

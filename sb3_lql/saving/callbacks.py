@@ -14,9 +14,9 @@ from sb3_lql.saving.checkpoint import save_checkpoint
 class SaveCheckpointCallback(BaseCallback):
     """
     Saves checkpoints from which a training can resume, unlike SB3's ``CheckpointCallback``, whose files lack the random
-    states and pile up. It saves between updates and collection, at the end of the training, and when an exception or
-    Ctrl-C ends it; in the ``sb3-lql`` commands, SIGTERM too. Inside an SB3 event callback such as ``EveryNTimesteps``
-    it is not notified of rollouts, and saves only at the end.
+    states and pile up. It saves between updates and collection, at the end of the training, and when an exception,
+    Ctrl-C or SIGTERM ends it. Inside an SB3 event callback such as ``EveryNTimesteps`` it is not notified of rollouts,
+    and saves only at the end.
 
     :param save_freq: environment steps between two checkpoints, counted over all environments
     :param save_path: folder for checkpoints

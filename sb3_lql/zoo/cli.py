@@ -51,7 +51,8 @@ this machine:
 
 comparisons of algorithms on tasks, over seeds:
   benchmark run     train and evaluate all runs of a spec, on this machine or a Ray cluster
-  benchmark report  make a page of them, with curves, tables and intervals
+  benchmark report  write a report with curves, tables and intervals
+  benchmark curves  draw the learning curves of some tasks and algorithms
   benchmark agents  save the policies of the best seeds, for enjoy
 
 unless you say otherwise:

@@ -235,7 +235,7 @@ ARCHITECTURES: list[dict[str, Any]] = [
 @pytest.mark.filterwarnings("error:torch.compile failed")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_compiled_eager_and_autograd_chains_agree(architecture: dict[str, Any]) -> None:
-    """Within 1e-4 of a box of side 2, after two steps; at another batch size too."""
+    """Within 1e-4 of a box of side 2, after two steps; at other batch sizes too."""
     model = NCLQL(
         "MlpPolicy",
         "Pendulum-v1",
@@ -244,7 +244,7 @@ def test_compiled_eager_and_autograd_chains_agree(architecture: dict[str, Any]) 
         **settings(policy_kwargs=architecture, n_langevin_steps=1),
     )
     policy = model.policy
-    for batch_size in (6, 33):
+    for batch_size in (6, 33, 1):
         features = th.randn(batch_size, 3)
         initial_actions, noise = 2 * th.rand(batch_size, 1) - 1, th.randn(2, batch_size, 1)
         arguments = policy.sampler, policy.critic, features, initial_actions, noise
@@ -306,6 +306,23 @@ def test_a_critic_is_compiled_once_for_all_models_of_its_architecture(monkeypatc
         model.train(2, batch_size=16 + seed)
     # The target, the estimate and the smoothing step's prediction
     assert backend.frame_count == 3
+
+
+@pytest.mark.filterwarnings("error:torch.compile failed")
+@pytest.mark.parametrize("n_rows", [1, 2])
+def test_a_single_row_is_computed_by_the_code_of_larger_batches(n_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = CompileCounter()
+    monkeypatch.setattr(th, "compile", partial(th.compile, backend=backend))
+
+    def sums(x: th.Tensor, y: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        return x + y.T, y.cumsum(0)
+
+    function = compiled(sums, batch_dims=dict(x=0, y=1), result_dims=(0, 1))
+    for size in (5, n_rows, 7, n_rows):
+        x, y = th.randn(size, 3), th.randn(3, size)
+        for result, expected in zip(function(x, y), sums(x, y), strict=True):
+            th.testing.assert_close(result, expected)
+    assert backend.frame_count == 1
 
 
 @pytest.mark.filterwarnings("error:torch.compile failed")

@@ -49,7 +49,7 @@ class ComparedQSM(DiffusionAlgorithm):
     smaller of the critics after the TD step. Actions, those of TD targets too, are the best of 32 chains.
     :class:`~sb3_lql.baselines.QSM` is the published form. *Defects:*
 
-    - the noise is never annealed: the last step alone scatters actions by 0.22 of the half box
+    - the noise does not vanish: the last step alone scatters actions by 0.22 of the half box
     - the gradient is learned at stored actions only, and chains begin elsewhere
 
     The paper's table has a ``reward_scale`` of 0.2; the code that it likely ran has none.
