@@ -1,7 +1,6 @@
 """Denoising chains by operations that exporters know."""
 
 import copy
-from functools import partial
 
 import torch as th
 from stable_baselines3.common.preprocessing import get_action_dim
@@ -9,7 +8,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from sb3_lql.diffusion.process import ActionProcess
 from sb3_lql.engine.policy import ExportableChain
 from sb3_lql.networks.critics import EnsembleCritic
-from sb3_lql.networks.denoisers import Denoiser
+from sb3_lql.networks.denoisers import ConditionedNetwork
 
 
 class ExportableDiffusion(ExportableChain):
@@ -22,7 +21,9 @@ class ExportableDiffusion(ExportableChain):
     :param dtype: in which chains are computed; features are extracted in float32
     """
 
-    def __init__(self, process: ActionProcess, denoiser: Denoiser, critic: EnsembleCritic, dtype: th.dtype) -> None:
+    def __init__(
+        self, process: ActionProcess, denoiser: ConditionedNetwork, critic: EnsembleCritic, dtype: th.dtype
+    ) -> None:
         super().__init__(critic, dtype)
         self.action_dim = get_action_dim(critic.action_space)
         self.process = copy.deepcopy(process).cpu().to(dtype)
@@ -35,7 +36,7 @@ class ExportableDiffusion(ExportableChain):
         :return: where the chains end, shape (batch, action_dim)
         """
         start, noise = draws if len(draws) == 2 else split_draws(draws[0], self.action_dim)
-        actions: th.Tensor = self.process(partial(self.denoiser, features), start, noise)
+        actions: th.Tensor = self.process(self.denoiser.given(features), start, noise)
         return actions
 
 

@@ -17,17 +17,17 @@ from sb3_lql.diffusion.process import ActionProcess
 from sb3_lql.engine.acceleration import compiled
 from sb3_lql.engine.policy import ChainPolicy, best_of_samples
 from sb3_lql.networks.critics import EnsembleCritic
-from sb3_lql.networks.denoisers import Denoiser
+from sb3_lql.networks.denoisers import ConditionedNetwork, Denoiser
 
 #: Keeps the quantile of a fixed start finite.
 LARGEST_START = 0.999
 
 
 def denoising_chain(
-    process: ActionProcess, denoiser: Denoiser, features: th.Tensor, start: th.Tensor, noise: th.Tensor | None
+    process: ActionProcess, denoiser: ConditionedNetwork, features: th.Tensor, start: th.Tensor, noise: th.Tensor | None
 ) -> th.Tensor:
     """A chain per row of ``features``, of shape (batch, features_dim)."""
-    actions: th.Tensor = process(lambda x, t: denoiser(features, x, t), start, noise)
+    actions: th.Tensor = process(denoiser.given(features), start, noise)
     return actions
 
 
@@ -62,9 +62,9 @@ class DiffusionPolicy(ChainPolicy):
     #: Not at the price of small batches: a denoising chain does not let the last bit grow.
     batch_invariant = False
     #: Predicts the noise in an action.
-    denoiser: Denoiser
+    denoiser: ConditionedNetwork
     #: Its running average.
-    denoiser_target: Denoiser
+    denoiser_target: ConditionedNetwork
     #: ``log alpha``, shape (), if it is learned.
     log_temperature: nn.Parameter
 
@@ -78,7 +78,7 @@ class DiffusionPolicy(ChainPolicy):
         fixed_noise: bool = False,
         acts_with_target: bool = False,
         critic_class: type[EnsembleCritic] = EnsembleCritic,
-        denoiser_class: Callable[..., Denoiser] = Denoiser,
+        denoiser_class: Callable[..., ConditionedNetwork] = Denoiser,
         denoiser_kwargs: dict[str, Any] | None = None,
         initialize: Callable[[nn.Module], None] | None = None,
         initial_temperature: float | None = None,
@@ -128,7 +128,7 @@ class DiffusionPolicy(ChainPolicy):
         return self.process.n_steps
 
     @property
-    def acting_denoiser(self) -> Denoiser:
+    def acting_denoiser(self) -> ConditionedNetwork:
         """The one whose chains are the policy: the online one, or its average."""
         return self.denoiser_target if self.acts_with_target else self.denoiser
 
@@ -190,7 +190,7 @@ class DiffusionPolicy(ChainPolicy):
         return ExportableDiffusion(self.process, self.acting_denoiser, self.critic, dtype)
 
     def denoise(
-        self, denoiser: Denoiser, features: th.Tensor, start: th.Tensor, noise: th.Tensor | None = None
+        self, denoiser: ConditionedNetwork, features: th.Tensor, start: th.Tensor, noise: th.Tensor | None = None
     ) -> th.Tensor:
         """
         :param denoiser: the online one, or its average
@@ -202,7 +202,7 @@ class DiffusionPolicy(ChainPolicy):
         chain = compiled_denoising_chain if self.compiles else denoising_chain
         return chain(self.process, denoiser, features, start, noise)
 
-    def best_actions(self, denoiser: Denoiser, features: th.Tensor) -> th.Tensor:
+    def best_actions(self, denoiser: ConditionedNetwork, features: th.Tensor) -> th.Tensor:
         """
         The best of ``n_action_samples`` chains for each row.
 
@@ -216,7 +216,7 @@ class DiffusionPolicy(ChainPolicy):
             return best_of_samples(actions, self.n_action_samples, lambda: self._lowest_q_values(rows, actions))
 
     @th.no_grad()
-    def sample(self, denoiser: Denoiser, features: th.Tensor) -> th.Tensor:
+    def sample(self, denoiser: ConditionedNetwork, features: th.Tensor) -> th.Tensor:
         """
         A chain for each row.
 

@@ -1,11 +1,14 @@
 """Networks that predict the noise in an action, or what leads from noise to an action."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any, cast
 
 import torch as th
 from torch import nn
+from torch.nn import functional as F
 
 from sb3_lql.networks.activations import QuickMish
 from sb3_lql.networks.critics import EnsembleLinear, sinusoidal_levels
@@ -93,7 +96,59 @@ def positional_codes(n_steps: int, dim: int) -> th.Tensor:
     return th.cat([angles.sin(), angles.cos()], dim=1).float()
 
 
-class Denoiser(nn.Module):
+class ConditionedNetwork(nn.Module):
+    """
+    A network on ``[features, x, time]``. A subclass makes its layers and says how it knows the time.
+
+    :param input_parts: numbers of features, of coordinates of ``x`` and of the time's inputs
+    """
+
+    #: Its layers and activations.
+    network: nn.Sequential
+
+    def __init__(self, *input_parts: int) -> None:
+        super().__init__()
+        self.input_parts = list(input_parts)
+
+    @abstractmethod
+    def time_share(self, weight: th.Tensor, t: Any) -> th.Tensor | float:
+        """
+        :param weight: of the first layer for the time's inputs, shape (units, inputs)
+        :param t: times
+        :return: what they add to the first layer, of shape (batch, units) or (units,)
+        """
+
+    def given(self, features: th.Tensor) -> Callable[[th.Tensor, Any], th.Tensor]:
+        """
+        Compute the features' share of the first layer once for a whole chain.
+
+        :param features: shape (batch, features_dim)
+        :return: the network as a function of ``x`` and ``t``
+        """
+        first, *others = self.network
+        weight, bias = cast(nn.Linear, first).parameters()
+        of_features, of_x, of_time = th.split(weight, self.input_parts, dim=1)
+        share = F.linear(features, of_features, bias)
+
+        def function(x: th.Tensor, t: Any) -> th.Tensor:
+            hidden = share + F.linear(x, of_x) + self.time_share(of_time, t)
+            for module in others:
+                hidden = module(hidden)
+            return hidden
+
+        return function
+
+    def forward(self, features: th.Tensor, x: th.Tensor, t: Any) -> th.Tensor:
+        """
+        :param features: shape (batch, features_dim)
+        :param x: points, shape (batch, action_dim)
+        :param t: times, as of :meth:`time_share`
+        :return: shape (batch, action_dim)
+        """
+        return self.given(features)(x, t)
+
+
+class Denoiser(ConditionedNetwork):
     """
     ``epsilon(s, x, t)``: a network on ``[features, x, embedding of t]``.
 
@@ -117,27 +172,21 @@ class Denoiser(nn.Module):
         activation_fn: type[nn.Module] = nn.Mish,
         time_network: bool = True,
     ) -> None:
-        super().__init__()
         code_dim = TIME_DIM if time_network else 2 * TIME_DIM
+        super().__init__(features_dim, action_dim, code_dim)
         self.register_buffer("codes", sinusoidal_levels(n_steps, code_dim), persistent=False)
         self.time_network: nn.Module = (
             multilayer_perceptron([TIME_DIM, 2 * TIME_DIM, TIME_DIM], activation_fn) if time_network else nn.Identity()
         )
-        sizes = [features_dim + action_dim + code_dim, *net_arch, action_dim]
-        self.network = multilayer_perceptron(sizes, activation_fn)
+        self.network = multilayer_perceptron([sum(self.input_parts), *net_arch, action_dim], activation_fn)
 
-    def forward(self, features: th.Tensor, x: th.Tensor, t: th.Tensor | int) -> th.Tensor:
+    def time_share(self, weight: th.Tensor, t: th.Tensor | int) -> th.Tensor:
         """
-        :param features: shape (batch, features_dim)
-        :param x: noisy actions, shape (batch, action_dim)
+        :param weight: as of :class:`ConditionedNetwork`
         :param t: times, int tensor of shape (batch,), or one int for all
-        :return: the noise in them, shape (batch, action_dim)
+        :return: as of :class:`ConditionedNetwork`
         """
-        embedding = self.time_network(self.codes[t])
-        if embedding.dim() == 1:
-            embedding = embedding.expand(x.shape[0], -1)
-        noise: th.Tensor = self.network(th.cat([features, x, embedding], dim=1))
-        return noise
+        return F.linear(self.time_network(self.codes[t]), weight)
 
 
 class PositionalDenoiser(Denoiser):
@@ -161,7 +210,7 @@ class PositionalDenoiser(Denoiser):
         self.time_network = multilayer_perceptron([dim, width, dim], activation_fn)
 
 
-class FourierDenoiser(nn.Module):
+class FourierDenoiser(ConditionedNetwork):
     """
     ``epsilon(s, x, t)`` with learned frequencies of time: a network on ``[features, x, e(t)]``, where ``e`` is another
     on ``[cos(2 pi w t), sin(2 pi w t)]``.
@@ -185,27 +234,23 @@ class FourierDenoiser(nn.Module):
         n_frequencies: int = 32,
         time_dim: int = 128,
     ) -> None:
-        super().__init__()
+        super().__init__(features_dim, action_dim, time_dim)
         self.frequencies = nn.Parameter(0.2 * th.randn(n_frequencies))
         self.time_network = multilayer_perceptron([2 * n_frequencies, time_dim, time_dim], activation_fn, nn.Linear)
-        sizes = [features_dim + action_dim + time_dim, *net_arch, action_dim]
-        self.network = multilayer_perceptron(sizes, activation_fn, nn.Linear)
+        self.network = multilayer_perceptron([sum(self.input_parts), *net_arch, action_dim], activation_fn, nn.Linear)
 
-    def forward(self, features: th.Tensor, x: th.Tensor, t: th.Tensor | int) -> th.Tensor:
+    def time_share(self, weight: th.Tensor, t: th.Tensor | int) -> th.Tensor:
         """
-        :param features: shape (batch, features_dim)
-        :param x: noisy actions, shape (batch, action_dim)
+        :param weight: as of :class:`ConditionedNetwork`
         :param t: times, int tensor of shape (batch,), or one int for all
-        :return: what is to be taken from them, shape (batch, action_dim)
+        :return: as of :class:`ConditionedNetwork`
         """
         times = t[:, None] if isinstance(t, th.Tensor) else t
         angles = 2.0 * math.pi * times * self.frequencies
-        embedding = self.time_network(th.cat([angles.cos(), angles.sin()], dim=-1)).expand(x.shape[0], -1)
-        noise: th.Tensor = self.network(th.cat([features, x, embedding], dim=1))
-        return noise
+        return F.linear(self.time_network(th.cat([angles.cos(), angles.sin()], dim=-1)), weight)
 
 
-class Score(nn.Module):
+class Score(ConditionedNetwork):
     """
     ``Psi(s, x)``, a network on ``[features, x]`` that ignores the time. Arguments are those of :class:`Denoiser`.
     """
@@ -218,21 +263,19 @@ class Score(nn.Module):
         net_arch: list[int],
         activation_fn: type[nn.Module] = nn.ReLU,
     ) -> None:
-        super().__init__()
-        self.network = multilayer_perceptron([features_dim + action_dim, *net_arch, action_dim], activation_fn)
+        super().__init__(features_dim, action_dim, 0)
+        self.network = multilayer_perceptron([sum(self.input_parts), *net_arch, action_dim], activation_fn)
 
-    def forward(self, features: th.Tensor, x: th.Tensor, t: th.Tensor | int) -> th.Tensor:
+    def time_share(self, weight: th.Tensor, t: th.Tensor | int) -> float:
         """
-        :param features: shape (batch, features_dim)
-        :param x: actions, shape (batch, action_dim)
+        :param weight: not used
         :param t: not used
-        :return: shape (batch, action_dim)
+        :return: 0
         """
-        score: th.Tensor = self.network(th.cat([features, x], dim=1))
-        return score
+        return 0.0
 
 
-class MeanVelocity(nn.Module):
+class MeanVelocity(ConditionedNetwork):
     """
     ``u(s, x, t, r)``, the mean velocity between two times: a network on ``[features, x, t, r]``.
 
@@ -251,19 +294,14 @@ class MeanVelocity(nn.Module):
         net_arch: list[int],
         activation_fn: type[nn.Module] = nn.GELU,
     ) -> None:
-        super().__init__()
-        sizes = [features_dim + action_dim + 2, *net_arch, action_dim]
-        self.network = multilayer_perceptron(sizes, activation_fn)
+        super().__init__(features_dim, action_dim, 2)
+        self.network = multilayer_perceptron([sum(self.input_parts), *net_arch, action_dim], activation_fn)
 
-    def forward(
-        self, features: th.Tensor, x: th.Tensor, times: tuple[th.Tensor | float, th.Tensor | float]
-    ) -> th.Tensor:
+    def time_share(self, weight: th.Tensor, t: tuple[th.Tensor | float, th.Tensor | float]) -> th.Tensor:
         """
-        :param features: shape (batch, features_dim)
-        :param x: points, shape (batch, action_dim)
-        :param times: ``t`` and ``r``, in [0, 1], of shape (batch, 1) or one number for all
-        :return: velocities, shape (batch, action_dim)
+        :param weight: as of :class:`ConditionedNetwork`
+        :param t: ``t`` and ``r``, in [0, 1], of shape (batch, 1) or one number for all
+        :return: as of :class:`ConditionedNetwork`
         """
-        columns = [time if isinstance(time, th.Tensor) else th.full_like(x[:, :1], time) for time in times]
-        velocity: th.Tensor = self.network(th.cat([features, x, *columns], dim=1))
-        return velocity
+        start, end = t
+        return start * weight[:, 0] + end * weight[:, 1]

@@ -173,7 +173,7 @@ def test_qsm_learns_the_smaller_critics_gradient() -> None:
         nn.ModuleList(),
         [3, 2, 0],
     )
-    model.policy.denoiser.forward = lambda features, x, t: th.zeros_like(x).requires_grad_()
+    model.policy.denoiser.given = lambda features: lambda x, t: th.zeros_like(x).requires_grad_()
     model._n_updates = 1
     actions = th.tensor([[0.5, 0.25], [-0.5, 0.25]])
     batch = random_batch(model, 2)._replace(actions=actions)
@@ -183,7 +183,7 @@ def test_qsm_learns_the_smaller_critics_gradient() -> None:
 
 def test_qsm_scatters_actions_by_the_last_noise() -> None:
     model = tiny(ComparedQSM, n_denoising_steps=20, n_action_samples=1)
-    model.policy.denoiser.forward = lambda features, x, t: -2.0 / (1 - t / 20) * x  # each step begins anew at 0
+    model.policy.denoiser.given = lambda features: lambda x, t: -2.0 / (1 - t / 20) * x  # each step begins anew at 0
     actions = model.policy.run(th.zeros(20_000, 3), *model.policy.draw(th.zeros(20_000, 3)))
     assert actions.std().item() == pytest.approx(0.223607, rel=0.02)
 
@@ -194,7 +194,7 @@ def test_qsm_scatters_actions_by_the_last_noise() -> None:
 def test_dipos_loss_has_a_factor_of_one_half() -> None:
     """Predicted (0.5, -1), e = (0, 1): 1.0625."""
     model = tiny(ComparedDIPO)
-    model.policy.denoiser.forward = lambda features, x, t: th.tensor([[0.5, -1.0]])
+    model.policy.denoiser.given = lambda features: lambda x, t: th.tensor([[0.5, -1.0]])
     zeros, noise = th.zeros(1, 2), th.tensor([[0.0, 1.0]])
     loss = model._weighted_denoising_loss(th.zeros(1, 3), zeros, th.zeros(1, dtype=th.long), noise, th.ones(1))
     assert loss.item() == pytest.approx(1.0625)

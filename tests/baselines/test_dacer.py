@@ -193,7 +193,7 @@ def test_learning_rates_are_constant(model: Any) -> None:
 def test_actions_that_are_stored_have_noise_and_stay_in_the_box(model: Any) -> None:
     """Of standard deviation noise_scale * alpha = 0.3 at first."""
     model.policy.draw = lambda features: (th.zeros(1, 1), th.zeros(19, 1, 1))
-    model.policy.denoiser.forward = lambda features, x, t: th.zeros_like(x)
+    model.policy.denoiser.given = lambda features: lambda x, t: th.zeros_like(x)
     model._last_obs = np.zeros((1, 3), dtype=np.float32)
     scaled = [model._sample_action(0)[1] for _ in range(500)]
     assert np.std(scaled) == pytest.approx(0.3, rel=5 / 1_000**0.5)

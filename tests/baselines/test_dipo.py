@@ -89,7 +89,7 @@ def test_climbing_is_that_of_pytorchs_adam(model: Any) -> None:
 
 def test_the_denoising_loss_is_the_authors(model: Any) -> None:
     """Predicted (0.5, -1), e = (0, 1): 2.125."""
-    model.policy.denoiser.forward = lambda features, x, t: th.tensor([[0.5, -1.0]])
+    model.policy.denoiser.given = lambda features: lambda x, t: th.tensor([[0.5, -1.0]])
     zeros, noise = th.zeros(1, 2), th.tensor([[0.0, 1.0]])
     loss = model._weighted_denoising_loss(th.zeros(1, 3), zeros, th.zeros(1, dtype=th.long), noise, th.ones(1))
     assert loss.item() == pytest.approx(2.125)

@@ -61,7 +61,7 @@ def test_the_loss_is_the_one_written_out(model: Any) -> None:
 
 
 def test_an_action_is_the_best_of_several_single_steps(model: Any) -> None:
-    model.policy.denoiser.forward = lambda features, x, times: 0.5 * x + 0.2 * times[0] - 0.3 * times[1]
+    model.policy.denoiser.given = lambda features: lambda x, times: 0.5 * x + 0.2 * times[0] - 0.3 * times[1]
     model.critic.q_values = lambda features, actions: -(actions - 0.2).square().expand(2, -1, -1)
     starts = th.tensor([-1.0, 0.4, 0.2, 3.0])[:, None]
     model.policy.draw = lambda features: (starts, th.zeros(0, 4, 1))

@@ -107,7 +107,7 @@ def test_actions_that_are_stored_have_noise_and_stay_in_the_box() -> None:
     """Against the same chains without: their difference has a standard deviation of 0.1."""
     model: Any = QSM("MlpPolicy", "Pendulum-v1", **TINY | dict(learning_starts=0))
     model.policy.draw = lambda features: (th.zeros(1, 1), th.zeros(4, 1, 1))
-    model.policy.denoiser.forward = lambda features, x, t: th.zeros_like(x)
+    model.policy.denoiser.given = lambda features: lambda x, t: th.zeros_like(x)
     model._last_obs = np.zeros((1, 3), dtype=np.float32)
     actions, scaled = zip(*(model._sample_action(0) for _ in range(500)), strict=True)
     assert np.std(scaled) == pytest.approx(0.1, rel=5 / (2 * 500) ** 0.5)

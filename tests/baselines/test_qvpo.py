@@ -40,7 +40,7 @@ def test_weights_are_the_authors(model: Any) -> None:
 
 def test_the_weighted_loss_is_the_authors(model: Any) -> None:
     """w = (3, 1), squared errors of 4, and 1 for random actions: 0.763636."""
-    model.policy.denoiser.forward = lambda features, x, t: th.tensor([2.0] * 2 + [1.0] * 20)[:, None]
+    model.policy.denoiser.given = lambda features: lambda x, t: th.tensor([2.0] * 2 + [1.0] * 20)[:, None]
     weights = th.cat([th.tensor([3.0, 1.0]), th.tensor([0.06, 0.02]).repeat(10)])
     zeros = th.zeros(22, 1)
     loss = model._weighted_denoising_loss(th.zeros(22, 3), zeros, th.zeros(22, dtype=th.long), zeros, weights)

@@ -76,7 +76,7 @@ def test_sdac_weights_are_the_authors() -> None:
 def test_sdac_loss_is_the_authors() -> None:
     """epsilon = 0.5, e = (-1, 0, 2), q = (1, 2, 3), alpha = 5, 3 draws: 0.586848."""
     model: Any = SDAC("MlpPolicy", "Pendulum-v1", **TINY)
-    model.policy.denoiser.forward = lambda features, x, t: th.full_like(x, 0.5)
+    model.policy.denoiser.given = lambda features: lambda x, t: th.full_like(x, 0.5)
     guesses = th.tensor([-1.0, 0.0, 2.0]).view(3, 1, 1)
     weights = th.tensor([1.0, 2.0, 3.0]).softmax(dim=0).view(3, 1)
     loss = model._weighted_denoising_loss(th.zeros(1, 3), th.zeros(1, 1), th.zeros(1, dtype=th.long), guesses, weights)
@@ -98,7 +98,7 @@ def test_dpmd_weights_and_running_moments_are_the_authors(as_meant: bool, expect
     assert [model.policy.q_mean.item(), model.policy.q_std.item()] == pytest.approx([8.003, 3.997], rel=1e-6)
     if as_meant:  # squared errors (1, 4)
         errors = th.tensor([[1.0], [2.0]])
-        model.policy.denoiser.forward = lambda features, x, t: errors
+        model.policy.denoiser.given = lambda features: lambda x, t: errors
         t = th.zeros(2, dtype=th.long)
         loss = model._weighted_denoising_loss(th.zeros(2, 3), th.zeros(2, 1), t, th.zeros(2, 1), weights)
         assert loss.item() == pytest.approx(3.93946, rel=1e-5)
