@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         observation, _ = env.reset(seed=args.seed + episode)
         done = False
         while not done:
+            if not np.isfinite(observation).all():
+                raise ValueError(f"The observation {observation} is not finite: the file would return NaN.")
             # The file takes and gives batches, in the environment's own units
             (actions,) = session.run(["actions"], {"observations": observation[np.newaxis]})
             observation, reward, terminated, truncated, _ = env.step(actions[0])
