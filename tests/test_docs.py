@@ -264,7 +264,7 @@ def test_benchmark_report_is_that_of_its_results(folder: Path, tmp_path: Path) -
     assert (tmp_path / "report.md").read_text() == report
     if folder.name == "ablations":  # a column for each setting: tuning.md has a row for each
         return
-    tables = report.split("## Final return")[1].split("## Learning curves")[0].split("\n\n")
+    tables = report.split("## Final return")[1].split("## Return over")[0].split("\n\n")
     page = (DOCS / "benchmark.md").read_text()
     for table in (part for part in tables if part.startswith("|")):
         assert table.strip() in page

@@ -74,6 +74,12 @@ def mean_returns(runs: Sequence[RunResult], mode: str, step: int) -> list[float]
     return [found for run in runs if (found := run.mean_return(mode, step)) is not None]
 
 
+def returns_over_training(runs: Sequence[RunResult], mode: str, n_evaluations: int) -> list[float]:
+    """Of complete runs, the mean over all evaluations after updates: the area under the learning curve."""
+    complete = [run.evaluations for run in runs if len(run.evaluations) > n_evaluations]
+    return [float(np.mean([e.mean_return(mode) for e in evaluations if e.updates > 0])) for evaluations in complete]
+
+
 def learned_returns(comparison: Comparison, task: str, mode: str) -> np.ndarray:
     """Mean returns of all evaluations on a task after updates, shape (n_evaluations,)."""
     evaluations = [e for run in comparison.runs if run.task == task for e in run.evaluations if e.updates > 0]

@@ -1,5 +1,6 @@
 """The report of a benchmark: one text, as Markdown with its figures beside it and as an HTML page that holds all."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sb3_lql.benchmark.comparison import figures, sections
@@ -8,12 +9,14 @@ from sb3_lql.benchmark.comparison.aggregates import (
     aggregates,
     baseline,
     improvements,
+    mean_returns,
     normalized_scores,
     performance,
+    returns_over_training,
 )
 from sb3_lql.benchmark.comparison.markup import text, to_html
 from sb3_lql.benchmark.comparison.references import References, load_references
-from sb3_lql.benchmark.comparison.results import MODES, Comparison, read_results
+from sb3_lql.benchmark.comparison.results import MODES, Comparison, RunResult, read_results
 
 
 def write_report(results: Path, output: Path, *, n_bootstrap: int = 2000) -> Path:
@@ -29,7 +32,13 @@ def write_report(results: Path, output: Path, *, n_bootstrap: int = 2000) -> Pat
         [
             sections.summary(comparison),
             sections.unfinished(comparison),
-            _final_returns(comparison),
+            _returns(comparison, "Final return", "a run's mean return after its last update", mean_returns),
+            _returns(
+                comparison,
+                "Return over the training",
+                "a run's mean return over all evaluations after updates, the area under its learning curve",
+                returns_over_training,
+            ),
             _learning_curves(comparison, folder, n_bootstrap),
             _normalized(comparison, references, folder, n_bootstrap),
             _costs(comparison),
@@ -43,12 +52,11 @@ def write_report(results: Path, output: Path, *, n_bootstrap: int = 2000) -> Pat
     return page
 
 
-def _final_returns(comparison: Comparison) -> str:
-    parts = [
-        "## Final return\n",
-        "Mean ± standard deviation over seeds of a run's mean return after its last update.\n",
-    ]
-    parts += [f"### {mode.capitalize()}\n\n{sections.final_returns(comparison, mode)}" for mode in MODES]
+def _returns(
+    comparison: Comparison, title: str, what: str, of: Callable[[Sequence[RunResult], str, int], list[float]]
+) -> str:
+    parts = [f"## {title}\n", f"Mean ± standard deviation over seeds of {what}.\n"]
+    parts += [f"### {mode.capitalize()}\n\n{sections.returns(comparison, of, mode)}" for mode in MODES]
     return "\n".join(parts)
 
 

@@ -1,6 +1,6 @@
 """The text of a report, section by section, as Markdown."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from operator import attrgetter
 
@@ -11,7 +11,6 @@ from sb3_lql.benchmark.comparison.aggregates import (
     Estimate,
     average,
     baseline,
-    mean_returns,
     parameter_counts,
     update_times,
 )
@@ -74,11 +73,11 @@ def unfinished(comparison: Comparison) -> str:
     return "".join(f"> {line}".rstrip() + "\n" for line in lines)
 
 
-def final_returns(comparison: Comparison, mode: str) -> str:
-    """Table of the return at the end, by task and algorithm."""
+def returns(comparison: Comparison, of: Callable[[Sequence[RunResult], str, int], list[float]], mode: str) -> str:
+    """Table of returns by task and algorithm: ``of`` the runs, in the mode, with their number of evaluations."""
 
     def cell(task: str, algorithm: str) -> str:
-        found = average(mean_returns(comparison.of(task, algorithm), mode, comparison.n_evaluations))
+        found = average(of(comparison.of(task, algorithm), mode, comparison.n_evaluations))
         return _average(found, attrgetter("deviation"), comparison)
 
     return _by_task(comparison, cell)

@@ -16,6 +16,7 @@ from tests.benchmark.comparison import folders
 
 HEADINGS = [
     "Final return",
+    "Return over the training",
     "Learning curves",
     "Normalised performance",
     "Aggregates",
@@ -60,6 +61,9 @@ def test_complete_results_give_all_sections_in_order(tmp_path: Path) -> None:
     assert "not finished" not in markdown
     # The mean of 5 * 100, 5 * 200 and 5 * 300, and their deviation
     assert section(markdown, "Final return").count("| Hopper-v5 | 1,000 ± 500 | 1,000 ± 500 |") == 2
+    # The mean of 1 to 5 times 100, 200 and 300, and their deviation
+    over_training = section(markdown, "Return over the training")
+    assert over_training.count("| Hopper-v5 | 600.0 ± 300.0 | 600.0 ± 300.0 |") == 2
     assert section(markdown, "Parameters").count("| 1,000 (1.000) | 1,000 (1.000) |") == 2
     # 10 seconds for 800 updates
     assert section(markdown, "Time for an update").count("| 12.50 ms (1.000) | 12.50 ms (1.000) |") == 2
@@ -69,7 +73,7 @@ def test_complete_results_give_all_sections_in_order(tmp_path: Path) -> None:
 
 def test_published_numbers_are_those_of_the_tasks_and_aggregates(tmp_path: Path) -> None:
     markdown, _ = report(fill(tmp_path / "results"), tmp_path / "report")
-    published = section(markdown, HEADINGS[6])
+    published = section(markdown, HEADINGS[7])
     assert "Hopper-v3" in published
     assert "71.2 ± 7.3" in published  # NC-LQL in table 1
     assert "Humanoid" not in published
@@ -187,5 +191,5 @@ def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:
     for seed in (1, 2):
         folders.run(results, "Hopper-v5", label, seed, float)
     _, page = report(results, tmp_path / "report")
-    assert page.count("<th>LQL | w=&lt;50&gt; *x* `y`</th>") == 4
+    assert page.count("<th>LQL | w=&lt;50&gt; *x* `y`</th>") == 6
     assert page.count("<td>LQL | w=&lt;50&gt; *x* `y`</td>") == 2 * 2 + 2
