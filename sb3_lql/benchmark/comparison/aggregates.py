@@ -143,7 +143,7 @@ def improvements(matrices: dict[str, np.ndarray], n_bootstrap: int) -> dict[tupl
     """
     algorithms = [algorithm for algorithm, matrix in matrices.items() if len(matrix) > 1]
     return {
-        (first, second): _estimate([matrices[first], matrices[second]], _improvement, n_bootstrap)
+        (first, second): _estimate([matrices[first], matrices[second]], probability_of_improvement, n_bootstrap)
         for index, first in enumerate(algorithms)
         for second in algorithms[index + 1 :]
     }
@@ -219,8 +219,9 @@ def _update_time(run: RunResult) -> float | None:
     return 1_000 * float(np.median(stretches)) if stretches else None
 
 
-def _improvement(first: np.ndarray, second: np.ndarray) -> float:
-    # rliable's probability_of_improvement, without the p-value of each task that makes it slow
+def probability_of_improvement(first: np.ndarray, second: np.ndarray) -> float:
+    """Share of pairs of runs, of shape (n_seeds, ...) each, in which the first is better; ties count half."""
+    # rliable's own has a p-value of each task, which makes it slow
     difference = first[:, None] - second[None]
     return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
 

@@ -33,12 +33,7 @@ def write_report(results: Path, output: Path, *, n_bootstrap: int = 2000) -> Pat
             sections.summary(comparison),
             sections.unfinished(comparison),
             _returns(comparison, "Final return", "a run's mean return after its last update", mean_returns),
-            _returns(
-                comparison,
-                "Return over the training",
-                "a run's mean return over all evaluations after updates, the area under its learning curve",
-                returns_over_training,
-            ),
+            _returns_over_training(comparison),
             _learning_curves(comparison, folder, n_bootstrap),
             _normalized(comparison, references, folder, n_bootstrap),
             _costs(comparison),
@@ -57,6 +52,21 @@ def _returns(
 ) -> str:
     parts = [f"## {title}\n", f"Mean ± standard deviation over seeds of {what}.\n"]
     parts += [f"### {mode.capitalize()}\n\n{sections.returns(comparison, of, mode)}" for mode in MODES]
+    return "\n".join(parts)
+
+
+def _returns_over_training(comparison: Comparison) -> str:
+    what = "a run's mean return over all evaluations after updates, the area under its learning curve"
+    section = _returns(comparison, "Return over the training", what, returns_over_training)
+    if len(comparison.algorithms) < 2:
+        return section
+    tables = [sections.improvement_by_task(comparison, returns_over_training, mode) for mode in MODES]
+    parts = [
+        section,
+        "### Who learns earlier\n",
+        "Share of pairs of runs in which the one of the first algorithm has more.\n",
+    ]
+    parts += [f"{mode.capitalize()}:\n\n{table}" for mode, table in zip(MODES, tables, strict=True)]
     return "\n".join(parts)
 
 

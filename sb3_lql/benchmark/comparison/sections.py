@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from operator import attrgetter
 
+import numpy as np
+
 from sb3_lql.benchmark.comparison.aggregates import (
     COVERAGE,
     Aggregates,
@@ -12,6 +14,7 @@ from sb3_lql.benchmark.comparison.aggregates import (
     average,
     baseline,
     parameter_counts,
+    probability_of_improvement,
     update_times,
 )
 from sb3_lql.benchmark.comparison.markup import code, text
@@ -81,6 +84,20 @@ def returns(comparison: Comparison, of: Callable[[Sequence[RunResult], str, int]
         return _average(found, attrgetter("deviation"), comparison)
 
     return _by_task(comparison, cell)
+
+
+def improvement_by_task(
+    comparison: Comparison, of: Callable[[Sequence[RunResult], str, int], list[float]], mode: str
+) -> str:
+    """Table of the shares of pairs in which a run of the first algorithm has more than one of another."""
+    first, *others = comparison.algorithms
+
+    def cell(task: str, other: str) -> str:
+        x, y = (of(comparison.of(task, name), mode, comparison.n_evaluations) for name in (first, other))
+        return f"{probability_of_improvement(np.array(x), np.array(y)):.2f}" if min(len(x), len(y)) > 1 else NOTHING
+
+    rows = [[text(task), *(cell(task, other) for other in others)] for task in comparison.tasks]
+    return markdown_table([f"{text(first)} ahead of", *map(text, others)], rows)
 
 
 def normalized_performance(comparison: Comparison, performance: dict[str, list[Average | None]]) -> str:
