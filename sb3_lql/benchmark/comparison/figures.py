@@ -57,7 +57,7 @@ def learning_curves(comparison: Comparison, mode: str, n_bootstrap: int) -> Figu
         for algorithm, look in looks(comparison.algos).items():
             _curve(axes, comparison, (task, algorithm, mode), look, unit, n_bootstrap)
         ahead = leader(comparison, task, mode, n_bootstrap)
-        message = "" if ahead is None else f"\n{ahead or 'nobody'} is clearly ahead"
+        message = "" if ahead is None else f"\n{ahead or 'nobody'} is clearly ahead at the end"
         axes.set_title(_wrapped(task) + _plain(message), fontsize=10)
         axes.set_xlabel("updates (thousands)" if unit > 1 else "updates")
         _show_learned(axes, comparison, task, mode)

@@ -119,8 +119,8 @@ def test_a_panel_names_the_algorithm_that_is_ahead_once_all_seeds_are_finished(t
             titles.append(figures.learning_curves(read_results(tmp_path), MODE, 50).axes[0].get_title())
         folders.run(tmp_path, "A-v0", "Y", 5, [0.0] * 5 + [last], algo="sac")
         titles.append(figures.learning_curves(read_results(tmp_path), MODE, 50).axes[0].get_title())
-    nobody = "A-v0\nnobody is clearly ahead"
-    assert titles == ["A-v0", "A-v0\nX is clearly ahead", nobody, nobody]
+    nobody = "A-v0\nnobody is clearly ahead at the end"
+    assert titles == ["A-v0", "A-v0\nX is clearly ahead at the end", nobody, nobody]
 
 
 def test_a_panel_has_the_range_of_evaluations_after_updates(tmp_path: Path) -> None:
