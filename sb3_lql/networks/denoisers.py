@@ -110,6 +110,22 @@ class ConditionedNetwork(nn.Module):
         super().__init__()
         self.input_parts = list(input_parts)
 
+    def add_layers(
+        self,
+        net_arch: list[int],
+        activation_fn: type[nn.Module],
+        layer: Callable[[int, int], nn.Linear] = truncated_linear,
+    ) -> None:
+        """
+        Make :attr:`network`, after what a subclass makes of the time: initial weights are drawn in that order.
+
+        :param net_arch: sizes of the hidden layers
+        :param activation_fn: activation after each of them
+        :param layer: makes a layer of its input and output size
+        """
+        action_dim = self.input_parts[1]
+        self.network = multilayer_perceptron([sum(self.input_parts), *net_arch, action_dim], activation_fn, layer)
+
     @abstractmethod
     def time_share(self, weight: th.Tensor, t: Any) -> th.Tensor | float:
         """
@@ -178,7 +194,7 @@ class Denoiser(ConditionedNetwork):
         self.time_network: nn.Module = (
             multilayer_perceptron([TIME_DIM, 2 * TIME_DIM, TIME_DIM], activation_fn) if time_network else nn.Identity()
         )
-        self.network = multilayer_perceptron([sum(self.input_parts), *net_arch, action_dim], activation_fn)
+        self.add_layers(net_arch, activation_fn)
 
     def time_share(self, weight: th.Tensor, t: th.Tensor | int) -> th.Tensor:
         """
@@ -237,7 +253,7 @@ class FourierDenoiser(ConditionedNetwork):
         super().__init__(features_dim, action_dim, time_dim)
         self.frequencies = nn.Parameter(0.2 * th.randn(n_frequencies))
         self.time_network = multilayer_perceptron([2 * n_frequencies, time_dim, time_dim], activation_fn, nn.Linear)
-        self.network = multilayer_perceptron([sum(self.input_parts), *net_arch, action_dim], activation_fn, nn.Linear)
+        self.add_layers(net_arch, activation_fn, nn.Linear)
 
     def time_share(self, weight: th.Tensor, t: th.Tensor | int) -> th.Tensor:
         """
@@ -264,7 +280,7 @@ class Score(ConditionedNetwork):
         activation_fn: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__(features_dim, action_dim, 0)
-        self.network = multilayer_perceptron([sum(self.input_parts), *net_arch, action_dim], activation_fn)
+        self.add_layers(net_arch, activation_fn)
 
     def time_share(self, weight: th.Tensor, t: th.Tensor | int) -> float:
         """
@@ -295,7 +311,7 @@ class MeanVelocity(ConditionedNetwork):
         activation_fn: type[nn.Module] = nn.GELU,
     ) -> None:
         super().__init__(features_dim, action_dim, 2)
-        self.network = multilayer_perceptron([sum(self.input_parts), *net_arch, action_dim], activation_fn)
+        self.add_layers(net_arch, activation_fn)
 
     def time_share(self, weight: th.Tensor, t: tuple[th.Tensor | float, th.Tensor | float]) -> th.Tensor:
         """

@@ -66,11 +66,11 @@ def best_of(policy: DiffusionPolicy, candidates: np.ndarray) -> np.ndarray:
 def _denoise_recorded(policy: DiffusionPolicy, features: th.Tensor, normal: th.Tensor, seed: int) -> th.Tensor:
     """Actions before the first and after each step of a chain, shape (chain_length + 1, n_actions, 2)."""
     visited: list[th.Tensor] = []
+    denoiser = policy.acting_denoiser.given(features)
 
     def recording_denoiser(x: th.Tensor, t: int) -> th.Tensor:
         visited.append(x)
-        predicted: th.Tensor = policy.acting_denoiser(features, x, t)
-        return predicted
+        return denoiser(x, t)
 
     shape = (policy.process.n_noises, *normal.shape)
     noise = th.randn(shape, generator=th.Generator().manual_seed(seed)).to(normal.device)

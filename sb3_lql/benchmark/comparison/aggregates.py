@@ -11,6 +11,9 @@ from sb3_lql.algorithms import ALGORITHMS, DEFAULT
 from sb3_lql.benchmark.comparison.references import Normalizer
 from sb3_lql.benchmark.comparison.results import Comparison, RunResult
 
+#: Takes runs, a mode and an evaluation's number, such as the last's, and gives a return of each run that has one.
+ReturnsOf = Callable[[Sequence[RunResult], str, int], list[float]]
+
 #: Coverage of every interval.
 COVERAGE = 0.95
 #: Fewest seeds of which an algorithm is said to be ahead, as intervals of two or three lie apart by chance; and by how
@@ -76,13 +79,13 @@ def mean_returns(runs: Sequence[RunResult], mode: str, step: int) -> list[float]
 
 def returns_over_training(runs: Sequence[RunResult], mode: str, n_evaluations: int) -> list[float]:
     """Of complete runs, the mean over all evaluations after updates: the area under the learning curve."""
-    complete = [run.evaluations for run in runs if len(run.evaluations) > n_evaluations]
-    return [float(np.mean([e.mean_return(mode) for e in evaluations if e.updates > 0])) for evaluations in complete]
+    complete = [run.updated for run in runs if len(run.evaluations) > n_evaluations]
+    return [float(np.mean([evaluation.mean_return(mode) for evaluation in updated])) for updated in complete]
 
 
 def learned_returns(comparison: Comparison, task: str, mode: str) -> np.ndarray:
     """Mean returns of all evaluations on a task after updates, shape (n_evaluations,)."""
-    evaluations = [e for run in comparison.runs if run.task == task for e in run.evaluations if e.updates > 0]
+    evaluations = [evaluation for run in comparison.runs if run.task == task for evaluation in run.updated]
     return np.array([evaluation.mean_return(mode) for evaluation in evaluations])
 
 
@@ -210,10 +213,9 @@ def update_times(comparison: Comparison) -> dict[str, dict[str, UpdateTime]]:
 
 
 def _update_time(run: RunResult) -> float | None:
-    updated = [evaluation for evaluation in run.evaluations if evaluation.updates > 0]
     stretches = [
         (after.training_seconds - before.training_seconds) / (after.updates - before.updates)
-        for before, after in pairwise(updated)
+        for before, after in pairwise(run.updated)
         if after.updates > before.updates
     ]
     return 1_000 * float(np.median(stretches)) if stretches else None

@@ -1,11 +1,11 @@
 """The report of a benchmark: one text, as Markdown with its figures beside it and as an HTML page that holds all."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sb3_lql.benchmark.comparison import figures, sections
 from sb3_lql.benchmark.comparison.aggregates import (
     COVERAGE,
+    ReturnsOf,
     aggregates,
     baseline,
     improvements,
@@ -16,7 +16,7 @@ from sb3_lql.benchmark.comparison.aggregates import (
 )
 from sb3_lql.benchmark.comparison.markup import text, to_html
 from sb3_lql.benchmark.comparison.references import References, load_references
-from sb3_lql.benchmark.comparison.results import MODES, Comparison, RunResult, read_results
+from sb3_lql.benchmark.comparison.results import MODES, Comparison, read_results
 
 
 def write_report(results: Path, output: Path, *, n_bootstrap: int = 2000) -> Path:
@@ -47,9 +47,7 @@ def write_report(results: Path, output: Path, *, n_bootstrap: int = 2000) -> Pat
     return page
 
 
-def _returns(
-    comparison: Comparison, title: str, what: str, of: Callable[[Sequence[RunResult], str, int], list[float]]
-) -> str:
+def _returns(comparison: Comparison, title: str, what: str, of: ReturnsOf) -> str:
     parts = [f"## {title}\n", f"Mean ± standard deviation over seeds of {what}.\n"]
     parts += [f"### {mode.capitalize()}\n\n{sections.returns(comparison, of, mode)}" for mode in MODES]
     return "\n".join(parts)

@@ -98,6 +98,11 @@ class RunResult(msgspec.Struct, frozen=True):
             return ""
         return "; then ".join(dict.fromkeys(str(attempt.hardware or self.machine) for attempt in self.attempts))
 
+    @property
+    def updated(self) -> list[Evaluation]:
+        """The evaluations after updates."""
+        return [evaluation for evaluation in self.evaluations if evaluation.updates > 0]
+
     def mean_return(self, mode: str, step: int) -> float | None:
         """Mean return over the episodes of evaluation number ``step``; None if the run has not got that far."""
         return self.evaluations[step].mean_return(mode) if step < len(self.evaluations) else None

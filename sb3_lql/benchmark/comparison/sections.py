@@ -1,6 +1,6 @@
 """The text of a report, section by section, as Markdown."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from operator import attrgetter
 
@@ -11,6 +11,7 @@ from sb3_lql.benchmark.comparison.aggregates import (
     Aggregates,
     Average,
     Estimate,
+    ReturnsOf,
     average,
     baseline,
     parameter_counts,
@@ -76,7 +77,7 @@ def unfinished(comparison: Comparison) -> str:
     return "".join(f"> {line}".rstrip() + "\n" for line in lines)
 
 
-def returns(comparison: Comparison, of: Callable[[Sequence[RunResult], str, int], list[float]], mode: str) -> str:
+def returns(comparison: Comparison, of: ReturnsOf, mode: str) -> str:
     """Table of returns by task and algorithm: ``of`` the runs, in the mode, with their number of evaluations."""
 
     def cell(task: str, algorithm: str) -> str:
@@ -86,9 +87,7 @@ def returns(comparison: Comparison, of: Callable[[Sequence[RunResult], str, int]
     return _by_task(comparison, cell)
 
 
-def improvement_by_task(
-    comparison: Comparison, of: Callable[[Sequence[RunResult], str, int], list[float]], mode: str
-) -> str:
+def improvement_by_task(comparison: Comparison, of: ReturnsOf, mode: str) -> str:
     """Table of the shares of pairs in which a run of the first algorithm has more than one of another."""
     first, *others = comparison.algorithms
 
