@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import runpy
 import signal
 import sys
@@ -17,6 +18,9 @@ from sb3_lql.zoo.extras import missing_extra
 
 #: As a shell has it for a process that SIGTERM has ended.
 TERMINATED = 128 + signal.SIGTERM
+
+#: What asks for the list of commands.
+HELP = ("-h", "--help")
 
 NAMES = textwrap.fill(", ".join(ALGORITHMS), 100, initial_indent="  ", subsequent_indent="  ")
 USAGE = f"""\
@@ -68,13 +72,11 @@ def main() -> None:
     """
     Run the command named on the command line. SIGTERM stops it as Ctrl-C does.
 
-    The exit status is 2 for an unknown command, 1 where a package is missing, 143 after SIGTERM.
+    The exit status is 2 for an unknown command, 1 where a package is missing or nobody reads the output any more, 143
+    after SIGTERM.
     """
     command, *arguments = sys.argv[1:] or ["--help"]
-    if command in ("-h", "--help"):
-        print(USAGE)
-        return
-    if command not in COMMANDS:
+    if command not in (*COMMANDS, *HELP):
         print(f"sb3-lql: unknown command {command!r}\n\n{USAGE}", file=sys.stderr)
         sys.exit(2)
     # What the RL Zoo's parsers see, and print in their help
@@ -92,6 +94,9 @@ def main() -> None:
 
 def _run(command: str) -> None:
     try:
+        if command in HELP:
+            print(USAGE, flush=True)
+            return
         zoo.register()
         COMMANDS[command]()
     except ModuleNotFoundError as error:
@@ -99,6 +104,9 @@ def _run(command: str) -> None:
             raise
         package, extra = missing
         sys.exit(f'sb3-lql {command}: {package} is not installed: pip install "sb3_lql[{extra}]"')
+    except BrokenPipeError:  # of the output, as with ``| head``
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        sys.exit(1)
     except DependencyNotInstalled as error:  # of an environment, or of a video
         sys.exit(f'sb3-lql {command}: {error}. pip install "sb3_lql[zoo]" installs what our commands need')
 

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def test_help_names_every_command(
     monkeypatch.setattr(sys, "argv", ["sb3-lql", *arguments])
     cli.main()
     assert set(cli.COMMANDS) <= set(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", ["", "train "])
+def test_help_whose_reader_has_left_ends_without_a_traceback(command: str) -> None:
+    shell = f"{sys.executable} -m sb3_lql.zoo.cli {command}--help | head -0"
+    result = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (1, "")
 
 
 def test_unknown_command_exits_with_status_2_and_names_those_there_are(tmp_path: Path) -> None:
