@@ -10,8 +10,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 
 from sb3_lql import LQL, NCLQL
-from sb3_lql.engine import acceleration
-from sb3_lql.engine.acceleration import GraphedFunction
+from sb3_lql.common import acceleration
+from sb3_lql.common.acceleration import GraphedFunction
 from tests.operations import record_on_cpu
 
 

@@ -7,7 +7,7 @@ import torch as th
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sb3_lql.engine.acceleration import Recording
+from sb3_lql.common.acceleration import Recording
 
 
 class NoSynchronisation(TorchDispatchMode):  # type: ignore[no-untyped-call]

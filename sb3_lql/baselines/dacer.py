@@ -121,7 +121,7 @@ class DACER(TemperatureAlgorithm):
             features = self.policy.features(batch.observations).detach()
             actions = self._explore(self.policy.denoise(self.policy.denoiser, features, *self.policy.draw(features)))
             with frozen(self.critic):
-                q_values = self.critic.q_values(features, actions).amin(dim=0)
+                q_values = self.critic.lowest_q_values(features, actions)
             yield Loss("actor_loss", "actor", -q_values.mean())
 
     def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:

@@ -19,7 +19,8 @@ from sb3_lql.diffusion.family import ActorBatch, DiffusionAlgorithm, DiffusionAr
 from sb3_lql.diffusion.policies import DiffusionPolicy
 from sb3_lql.diffusion.process import cosine_schedule
 from sb3_lql.engine.algorithm import Batch, Loss
-from sb3_lql.networks.denoisers import PositionalDenoiser, small_normal
+from sb3_lql.networks.denoisers import PositionalDenoiser
+from sb3_lql.networks.layers import small_normal
 
 
 class DIPO(DiffusionAlgorithm):

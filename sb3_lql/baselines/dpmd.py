@@ -80,7 +80,7 @@ class DPMD(TemperatureAlgorithm):
         :return: shape (batch,); the running mean and deviation of Q then move
         """
         mean, std = self.policy.get_buffer("q_mean"), self.policy.get_buffer("q_std")
-        q_values = self.critic.q_values(features, actions).amin(dim=0).squeeze(1)
+        q_values = self.critic.lowest_q_values(features, actions).squeeze(1)
         scores = (q_values - mean) / std if self.standardize_as_meant else q_values - mean / std
         weights = (scores.clamp(-LARGEST_SCORE, LARGEST_SCORE) / self.temperature).exp()
         mean.lerp_(q_values.mean(), RUNNING_SHARE)

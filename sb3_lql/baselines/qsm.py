@@ -14,7 +14,8 @@ from sb3_lql.diffusion.family import DiffusionAlgorithm, DiffusionArguments
 from sb3_lql.diffusion.policies import DiffusionPolicy
 from sb3_lql.diffusion.process import AncestralProcess, variance_preserving_schedule
 from sb3_lql.engine.algorithm import Batch, Loss
-from sb3_lql.networks.denoisers import FourierDenoiser, xavier_uniform
+from sb3_lql.networks.denoisers import FourierDenoiser
+from sb3_lql.networks.layers import xavier_uniform
 
 
 class QSM(DiffusionAlgorithm):

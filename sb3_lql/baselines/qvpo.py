@@ -15,7 +15,8 @@ from sb3_lql.diffusion.policies import DiffusionPolicy
 from sb3_lql.diffusion.process import cosine_schedule
 from sb3_lql.engine.algorithm import Batch, Loss
 from sb3_lql.engine.policy import best_of_samples
-from sb3_lql.networks.denoisers import PositionalDenoiser, small_normal
+from sb3_lql.networks.denoisers import PositionalDenoiser
+from sb3_lql.networks.layers import small_normal
 
 
 class QVPO(DiffusionAlgorithm):
@@ -110,7 +111,7 @@ class QVPO(DiffusionAlgorithm):
         rows = policy.features(batch.next_observations).repeat_interleave(n, dim=0)
         of_target = critic.features(batch.next_observations).repeat_interleave(n, dim=0)
         actions = policy.sample(policy.denoiser_target, rows)
-        return best_of_samples(actions, n, lambda: critic.q_values(of_target, actions).amin(dim=0))
+        return best_of_samples(actions, n, lambda: critic.lowest_q_values(of_target, actions))
 
     def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
         if not self._is_due(self.policy_delay):
@@ -131,7 +132,7 @@ class QVPO(DiffusionAlgorithm):
         n = self.n_policy_samples
         rows = features.repeat_interleave(n, dim=0)
         actions = self.policy.sample(self.policy.denoiser, rows)
-        q_values = self.critic.q_values(rows, actions).amin(dim=0)
+        q_values = self.critic.lowest_q_values(rows, actions)
         best = best_of_samples(actions, n, lambda: q_values)
         uniform = 2.0 * th.rand(self.n_uniform_actions * len(best), best.shape[1], device=best.device) - 1.0
         of_each = q_values.view(-1, n)

@@ -70,5 +70,5 @@ class SDAC(TemperatureAlgorithm):
         :param actions: shape (n_guesses, batch, action_dim)
         :return: shape (n_guesses, batch), which sum to one over the guesses
         """
-        q_values = self.critic.q_values(features.repeat(len(actions), 1), actions.flatten(0, 1)).amin(dim=0)
+        q_values = self.critic.lowest_q_values(features.repeat(len(actions), 1), actions.flatten(0, 1))
         return (EXPONENT_SCALE / self.temperature * q_values.view(actions.shape[:2])).softmax(dim=0)

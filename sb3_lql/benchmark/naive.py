@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from sb3_lql.common.scaling import scale_from_unit
 from sb3_lql.langevin.family import LangevinAlgorithm
-from sb3_lql.networks.critics import EnsembleCritic, EnsembleLinear, sinusoidal_levels
+from sb3_lql.networks.critics import EnsembleCritic
+from sb3_lql.networks.layers import EnsembleLinear, sinusoidal_levels
 
 
 def _linear(layer: nn.Module, member: int) -> nn.Linear:

@@ -20,7 +20,7 @@ from sb3_lql.algorithms import ALGORITHMS
 from sb3_lql.benchmark.authors import AuthorsNCLQL
 from sb3_lql.benchmark.naive import NaiveUpdate
 from sb3_lql.benchmark.tables import markdown_table
-from sb3_lql.engine.acceleration import GraphedFunction, compiled
+from sb3_lql.common.acceleration import GraphedFunction, compiled
 from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.langevin.sampler import LangevinSampler

@@ -11,10 +11,10 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
+from sb3_lql.common.acceleration import compiled
 from sb3_lql.common.validation import check_count
 from sb3_lql.diffusion.exportable import ExportableDiffusion, split_draws
 from sb3_lql.diffusion.process import ActionProcess
-from sb3_lql.engine.acceleration import compiled
 from sb3_lql.engine.policy import ChainPolicy, best_of_samples
 from sb3_lql.networks.critics import EnsembleCritic
 from sb3_lql.networks.denoisers import ConditionedNetwork, Denoiser
@@ -213,7 +213,7 @@ class DiffusionPolicy(ChainPolicy):
         with th.no_grad():
             rows = features.repeat_interleave(self.n_action_samples, dim=0)
             actions = self.sample(denoiser, rows)
-            return best_of_samples(actions, self.n_action_samples, lambda: self._lowest_q_values(rows, actions))
+            return best_of_samples(actions, self.n_action_samples, lambda: self.critic.lowest_q_values(rows, actions))
 
     @th.no_grad()
     def sample(self, denoiser: ConditionedNetwork, features: th.Tensor) -> th.Tensor:

@@ -23,6 +23,7 @@ from stable_baselines3.common.type_aliases import (
 )
 from torch.nn import functional as F
 
+from sb3_lql.common.acceleration import GraphedFunction
 from sb3_lql.common.compatibility import (
     check_arguments_known,
     check_observation_space,
@@ -37,7 +38,6 @@ from sb3_lql.common.validation import (
     check_off_policy_arguments,
     check_positive,
 )
-from sb3_lql.engine.acceleration import GraphedFunction
 from sb3_lql.engine.arguments import DEFAULTS, OF_SB3, compose_signature
 from sb3_lql.engine.optimization import StepGuard, let_follow, prepare
 from sb3_lql.engine.policy import ChainPolicy, optimizer_attribute

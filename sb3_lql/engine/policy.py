@@ -15,10 +15,10 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
+from sb3_lql.common.acceleration import GraphedFunction
 from sb3_lql.common.compatibility import check_extractor
 from sb3_lql.common.scaling import scale_from_unit, scale_to_unit
 from sb3_lql.common.validation import check_count, check_finite, check_observation
-from sb3_lql.engine.acceleration import GraphedFunction
 from sb3_lql.engine.optimization import with_fused_step
 from sb3_lql.networks.critics import EnsembleCritic
 from sb3_lql.networks.matmul import batch_invariant
@@ -275,7 +275,7 @@ class ChainPolicy(BasePolicy):
         :return: the best of each observation's actions, shape (batch, action_dim)
         """
         actions = (self._graphed_run if self.use_cuda_graphs else self.run)(features, *draws)
-        return best_of_samples(actions, self.n_action_samples, lambda: self._lowest_q_values(features, actions))
+        return best_of_samples(actions, self.n_action_samples, lambda: self.critic.lowest_q_values(features, actions))
 
     @th.no_grad()
     def noise_free_actions(self, obs: PyTorchObs) -> th.Tensor:
@@ -292,7 +292,7 @@ class ChainPolicy(BasePolicy):
         by_blocks = batch_invariant if self.batch_invariant else _at_once
         actions = by_blocks(run, features, draws)
         return best_of_samples(
-            actions, self.n_action_samples, lambda: by_blocks(self._lowest_q_values, features, actions)
+            actions, self.n_action_samples, lambda: by_blocks(self.critic.lowest_q_values, features, actions)
         ).float()
 
     def _features_one_by_one(self, obs: PyTorchObs) -> th.Tensor:
@@ -301,10 +301,6 @@ class ChainPolicy(BasePolicy):
         copies = type(extractor) in (FlattenExtractor, CombinedExtractor) and not list(extractor.parameters())
         rows = [obs] if copies else _rows(obs) or [obs]
         return th.cat([self.features(row) for row in rows])
-
-    def _lowest_q_values(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
-        """The minimum over the critics, shape (batch, 1)."""
-        return self.critic.q_values(features, actions).amin(dim=0)
 
     def constants(self) -> tuple[Any, ...]:
         """

@@ -30,5 +30,5 @@ def lowest_q_value(policy: ChainPolicy, observation: np.ndarray | dict[str, np.n
         features = policy.critic.features(obs)
         if len(features) != len(actions):
             raise ValueError(f"action holds {len(actions)} actions for {len(features)} observations: pass as many.")
-        q_values = policy.critic.q_values(features, actions).amin(dim=0).squeeze(1).cpu().numpy()
+        q_values = policy.critic.lowest_q_values(features, actions).squeeze(1).cpu().numpy()
     return q_values if vectorized else q_values.squeeze(0)

@@ -81,7 +81,7 @@ class PolicyModule(nn.Module):
             features = features[:, None].expand(-1, self.n_action_samples, -1).flatten(0, 1)
         actions = self.chain(features, *draws)
         actions = best_of_samples(
-            actions, self.n_action_samples, lambda: self.chain.critic.q_values(features, actions).amin(dim=0)
+            actions, self.n_action_samples, lambda: self.chain.critic.lowest_q_values(features, actions)
         )
         scaled = self.center + self.half_range * actions.to(self.center.dtype).reshape(-1, *self.action_space.shape)
         bounded = th.minimum(th.maximum(scaled, self.low), self.high)

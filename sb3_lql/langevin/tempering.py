@@ -98,7 +98,7 @@ class TemperedAlgorithm(LangevinAlgorithm):
             return super()._backup(batch, next_actions)
         chain, critic = vars(self).pop("_chain"), self.critic_target
         features = critic.features(batch.next_observations).repeat_interleave(chain.particles.shape[1], dim=0)
-        q_values = critic.q_values(features, chain.particles.flatten(0, 1)).amin(dim=0)
+        q_values = critic.lowest_q_values(features, chain.particles.flatten(0, 1))
         values = (chain.log_weights.exp() * q_values.view_as(chain.log_weights)).sum(dim=1, keepdim=True)
         if self.soft_backup:
             values = values + chain.entropy[:, None] / chain.inverse_temperature

@@ -1,1 +1,1 @@
-"""Critics and their gradients."""
+"""Critics, denoisers and their layers."""

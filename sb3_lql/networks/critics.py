@@ -1,6 +1,5 @@
 """The ensemble of Q-networks and its gradient with respect to the action."""
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, ClassVar, cast
@@ -14,100 +13,13 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_lql.engine.acceleration import compiled
+from sb3_lql.common.acceleration import compiled
 from sb3_lql.networks.activations import sloped, value_and_derivative
-from sb3_lql.networks.matmul import PackedWeight
+from sb3_lql.networks.layers import LEVEL_DIM, EnsembleLinear, LevelEncoder
 from sb3_lql.networks.passes import ActionPasses
 
 #: Maps actions of shape (batch, action_dim) and a noise level to the gradient of Q, of the same shape.
 ActionGradient = Callable[[th.Tensor, int], th.Tensor]
-
-#: Size of the sinusoidal code of a noise level, and of its embedding.
-LEVEL_DIM = 16
-
-
-class EnsembleLinear(nn.Module):
-    """
-    ``n_members`` independent linear layers, evaluated as one batched matrix product in the precision of its input.
-
-    Weights are initialised from a normal of standard deviation 1/sqrt(in_features), truncated at two of them; biases at
-    zero.
-
-    :param n_members: size of the ensemble
-    :param in_features: input size
-    :param out_features: output size
-    """
-
-    def __init__(self, n_members: int, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(th.empty(n_members, in_features, out_features))
-        self.bias = nn.Parameter(th.zeros(n_members, 1, out_features))
-        std = 1.0 / math.sqrt(max(in_features, 1))
-        nn.init.trunc_normal_(self.weight, std=std, a=-2.0 * std, b=2.0 * std)
-
-    def forward(self, x: th.Tensor) -> th.Tensor:
-        """
-        :param x: shape (n_members, batch, in_features), or (batch, in_features) for the same input to all
-        :return: shape (n_members, batch, out_features)
-        """
-        weight, bias = self.parameters_in(x.dtype)
-        x = x.expand(weight.shape[0], -1, -1)
-        return PackedWeight(weight).matmul(x, bias) if x.dtype == th.float64 else th.baddbmm(bias, x, weight)
-
-    def extra_repr(self) -> str:
-        """:return: the sizes, for ``print``"""
-        return "n_members={}, in_features={}, out_features={}".format(*self.weight.shape)
-
-    def parameters_in(self, dtype: th.dtype) -> tuple[th.Tensor, th.Tensor]:
-        """
-        :param dtype: a floating point type
-        :return: weight and bias, in that type
-        """
-        return self.weight.to(dtype), self.bias.to(dtype)
-
-
-def sinusoidal_levels(n_levels: int, dim: int = LEVEL_DIM) -> th.Tensor:
-    """
-    Codes ``[sin(l f_0), ..., sin(l f_7), cos(l f_0), ..., cos(l f_7)] / sqrt(dim)`` of the levels l = 0 ... n_levels-1,
-    with ``f_j = 10000**(-j / (dim / 2))``.
-
-    :param n_levels: number of noise levels
-    :param dim: size of a code, even
-    :return: float32 tensor of shape (n_levels, dim)
-    """
-    half = dim // 2
-    frequencies = 10000.0 ** (-th.arange(half, dtype=th.float64) / half)
-    angles = th.arange(n_levels, dtype=th.float64)[:, None] * frequencies
-    return (th.cat([angles.sin(), angles.cos()], dim=1) / math.sqrt(dim)).float()
-
-
-class LevelEncoder(nn.Module):
-    """
-    Embeds all noise levels, separately for each critic: sinusoidal code, Linear(16, 32), Mish, Linear(32, 16).
-
-    :param n_critics: size of the ensemble
-    :param n_levels: number of noise levels
-    """
-
-    #: Sinusoidal codes, shape (n_levels, 16).
-    codes: th.Tensor
-
-    def __init__(self, n_critics: int, n_levels: int) -> None:
-        super().__init__()
-        self.register_buffer("codes", sinusoidal_levels(n_levels), persistent=False)
-        self.net = nn.Sequential(
-            EnsembleLinear(n_critics, LEVEL_DIM, 2 * LEVEL_DIM),
-            nn.Mish(),
-            EnsembleLinear(n_critics, 2 * LEVEL_DIM, LEVEL_DIM),
-        )
-
-    def forward(self, dtype: th.dtype = th.float32) -> th.Tensor:
-        """
-        :param dtype: computation dtype
-        :return: embeddings of all levels, shape (n_critics, n_levels, 16)
-        """
-        embeddings: th.Tensor = self.net(self.codes.to(dtype))
-        return embeddings
 
 
 class EnsembleCritic(BaseModel):
@@ -196,6 +108,16 @@ class EnsembleCritic(BaseModel):
         :return: Q-values, shape (n_critics, batch, 1)
         """
         return self._apply_layers(features, actions, noise_level, lambda activation, x: activation(x))
+
+    def lowest_q_values(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        """
+        The smallest critic, at the last noise level.
+
+        :param features: shape (batch, features_dim)
+        :param actions: actions in [-1, 1], shape (batch, action_dim)
+        :return: Q-values, shape (batch, 1)
+        """
+        return self.q_values(features, actions).amin(dim=0)
 
     def sloped_q_values(
         self, features: th.Tensor, actions: th.Tensor, noise_level: th.Tensor | int | None = None
@@ -309,7 +231,7 @@ class EnsembleCritic(BaseModel):
 
     def _autograd_lowest(self, features: th.Tensor) -> Callable[[th.Tensor], tuple[th.Tensor, th.Tensor]]:
         def lowest(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-            values = self.q_values(features, actions).amin(dim=0).squeeze(1)
+            values = self.lowest_q_values(features, actions).squeeze(1)
             return values.sum(), values
 
         def value_and_gradient(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

@@ -3,97 +3,16 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, cast
 
 import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_lql.networks.activations import QuickMish
-from sb3_lql.networks.critics import EnsembleLinear, sinusoidal_levels
+from sb3_lql.networks.layers import multilayer_perceptron, positional_codes, sinusoidal_levels, truncated_linear
 
 #: Size of the embedding of a time.
 TIME_DIM = 16
-
-
-def truncated_normal(module: nn.Module) -> None:
-    """
-    Draw the weights of a linear layer from a normal of 1/sqrt(in) that is truncated at two standard deviations, and set
-    its biases to zero.
-
-    :param module: any module; left alone unless it is such a layer
-    """
-    if isinstance(module, nn.Linear):
-        std = 1.0 / math.sqrt(max(module.in_features, 1))
-        nn.init.trunc_normal_(module.weight, std=std, a=-2.0 * std, b=2.0 * std)
-        nn.init.zeros_(module.bias)
-
-
-def truncated_linear(in_features: int, out_features: int) -> nn.Linear:
-    """
-    :param in_features: input size
-    :param out_features: output size
-    :return: a layer whose weights start as a normal truncated at two standard deviations of 1/sqrt(in_features), biases
-        at zero
-    """
-    layer = nn.Linear(in_features, out_features)
-    truncated_normal(layer)
-    return layer
-
-
-def multilayer_perceptron(
-    sizes: list[int], activation_fn: type[nn.Module], layer: Callable[[int, int], nn.Linear] = truncated_linear
-) -> nn.Sequential:
-    """
-    :param sizes: of the input, of the hidden layers and of the output
-    :param activation_fn: activation after each hidden layer
-    :param layer: makes a layer of its input and output size
-    :return: the network
-    """
-    *hidden, last = pairwise(sizes)
-    activation = QuickMish if activation_fn is nn.Mish else activation_fn
-    modules = [module for pair in hidden for module in (layer(*pair), activation())]
-    return nn.Sequential(*modules, layer(*last))
-
-
-def xavier_uniform(module: nn.Module) -> None:
-    """
-    Draw the weights of a linear layer, of an ensemble or not, from U(±sqrt(6 / (in + out))) and set its biases to zero.
-
-    :param module: any module; left alone unless it is such a layer
-    """
-    if isinstance(module, (nn.Linear, EnsembleLinear)):
-        bound = math.sqrt(6.0 / sum(module.weight.shape[-2:]))
-        nn.init.uniform_(module.weight, -bound, bound)
-        nn.init.zeros_(module.bias)
-
-
-def small_normal(module: nn.Module) -> None:
-    """
-    Draw the weights of a linear layer, of an ensemble or not, from N(0, 1 / (4 in)) and set its biases to zero.
-
-    :param module: any module; left alone unless it is such a layer
-    """
-    if isinstance(module, (nn.Linear, EnsembleLinear)):
-        in_features = module.in_features if isinstance(module, nn.Linear) else module.weight.shape[1]
-        nn.init.normal_(module.weight, std=0.5 / math.sqrt(in_features))
-        nn.init.zeros_(module.bias)
-
-
-def positional_codes(n_steps: int, dim: int) -> th.Tensor:
-    """
-    Codes ``[sin(t f_0), ..., cos(t f_0), ...]`` of the times t = 0 ... n_steps-1, with
-    ``f_j = 10000**(-j / (dim / 2 - 1))``.
-
-    :param n_steps: number of times
-    :param dim: size of a code, even
-    :return: float32 tensor of shape (n_steps, dim)
-    """
-    half = dim // 2
-    frequencies = 10000.0 ** (-th.arange(half, dtype=th.float64) / (half - 1))
-    angles = th.arange(n_steps, dtype=th.float64)[:, None] * frequencies
-    return th.cat([angles.sin(), angles.cos()], dim=1).float()
 
 
 class ConditionedNetwork(nn.Module):

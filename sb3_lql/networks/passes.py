@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, cast
 import torch as th
 
 from sb3_lql.networks.activations import ValueAndDerivative, value_and_derivative
+from sb3_lql.networks.layers import EnsembleLinear
 from sb3_lql.networks.matmul import PackedWeight
 
 if TYPE_CHECKING:
-    from sb3_lql.networks.critics import EnsembleCritic, EnsembleLinear
+    from sb3_lql.networks.critics import EnsembleCritic
 
 
 class ActionPasses:
@@ -23,7 +24,7 @@ class ActionPasses:
     """
 
     def __init__(self, critic: "EnsembleCritic", features: th.Tensor, bfloat16: bool = False) -> None:
-        first, *hidden = cast("list[EnsembleLinear]", list(critic.layers))
+        first, *hidden = cast(list[EnsembleLinear], list(critic.layers))
         dtype = features.dtype
         self.n_critics = critic.n_critics
         self.derivatives = [cast(ValueAndDerivative, value_and_derivative(each)) for each in critic.activations]

@@ -11,7 +11,7 @@ from stable_baselines3.common.envs import FakeImageEnv
 from torch import nn
 
 from sb3_lql.baselines.compared import ComparedDACER, ComparedDIPO, ComparedQSM, ComparedQVPO, ComparedSAC, qsm
-from sb3_lql.networks.critics import EnsembleLinear
+from sb3_lql.networks.layers import EnsembleLinear
 from tests.baselines.checks import (
     TINY,
     assert_replays,

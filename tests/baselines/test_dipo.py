@@ -13,7 +13,7 @@ from sb3_lql.baselines import DIPO
 from sb3_lql.baselines.dipo import climb
 from sb3_lql.common.buffer_layout import with_n_envs
 from sb3_lql.common.buffers import ImprovedDictReplayBuffer, ImprovedNStepReplayBuffer, ImprovedReplayBuffer
-from sb3_lql.networks.denoisers import positional_codes
+from sb3_lql.networks.layers import positional_codes
 from tests.baselines.checks import (
     TINY,
     networks_reached,

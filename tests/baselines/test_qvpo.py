@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from sb3_lql.baselines import QVPO
 from sb3_lql.diffusion.family import ActorBatch
-from sb3_lql.networks.denoisers import positional_codes
+from sb3_lql.networks.layers import positional_codes
 from tests.baselines.checks import (
     TINY,
     parameters_on_humanoid,

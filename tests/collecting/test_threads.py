@@ -8,7 +8,7 @@ import torch as th
 from torch import nn
 
 from sb3_lql.collecting.threads import WORTH_SHARING, threads_for
-from sb3_lql.networks.critics import EnsembleLinear
+from sb3_lql.networks.layers import EnsembleLinear
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from sb3_lql.diffusion.process import (
     linear_schedule,
     variance_preserving_schedule,
 )
-from sb3_lql.networks.critics import sinusoidal_levels
+from sb3_lql.networks.layers import sinusoidal_levels
 
 SCHEDULES = {
     "0.8": linear_schedule(20, 0.8),

@@ -8,7 +8,7 @@ import torch as th
 from torch import nn
 
 from sb3_lql import LQL, NCLQL
-from sb3_lql.engine.acceleration import compiled
+from sb3_lql.common.acceleration import compiled
 from sb3_lql.langevin.runner import langevin_chain
 from sb3_lql.langevin.sampler import LangevinChain
 

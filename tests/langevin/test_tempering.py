@@ -18,7 +18,8 @@ from sb3_lql.envs.multimodal_bandit import BOUND, reward
 from sb3_lql.langevin.policies import LangevinPolicy
 from sb3_lql.langevin.sampler import radial_inverse_temperature
 from sb3_lql.langevin.tempered_policies import TemperedPolicy
-from sb3_lql.networks.critics import EnsembleCritic, EnsembleLinear
+from sb3_lql.networks.critics import EnsembleCritic
+from sb3_lql.networks.layers import EnsembleLinear
 from tests.baselines.checks import TINY, assert_replays, assert_resumes, assert_saved
 
 #: A fast tempered model.

@@ -11,7 +11,8 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_lql.networks.activations import value_and_derivative
-from sb3_lql.networks.critics import EnsembleCritic, EnsembleLinear, sinusoidal_levels
+from sb3_lql.networks.critics import EnsembleCritic
+from sb3_lql.networks.layers import EnsembleLinear, sinusoidal_levels
 
 CLOSED_FORM: list[type[nn.Module]] = [nn.Mish, nn.ReLU, nn.SiLU, nn.Tanh]
 BY_AUTOGRAD: list[type[nn.Module]] = [nn.GELU, nn.ELU, nn.Softplus]

@@ -90,12 +90,12 @@ class ComparedQVPO(DiffusionAlgorithm):
         start, noise = policy.draw(rows)
         with th.no_grad():
             drawn = policy.denoise(policy.denoiser, rows, start, noise)
-            best = self.critic.q_values(rows, drawn).amin(dim=0).view(-1, n).argmax(dim=1)
+            best = self.critic.lowest_q_values(rows, drawn).view(-1, n).argmax(dim=1)
         # Those again, of the same draws: the others would get no gradient
         chosen = best + n * th.arange(len(features), device=best.device)
         actions = policy.denoise(policy.denoiser, features, start[chosen], noise[:, chosen])
         with frozen(self.critic):
-            q_values = self.critic.q_values(features, actions).amin(dim=0).squeeze(1)
+            q_values = self.critic.lowest_q_values(features, actions).squeeze(1)
         return actions, q_values * (q_values > LEAST_Q)
 
     def _between_updates(self) -> None:

@@ -16,7 +16,7 @@ from stable_baselines3.sac.policies import Actor, CnnPolicy, MultiInputPolicy, S
 from torch import nn
 
 from sb3_lql.common.validation import check_positive
-from sb3_lql.networks.denoisers import truncated_normal
+from sb3_lql.networks.layers import truncated_normal
 
 #: Largest logarithm of the actor's standard deviation.
 LARGEST_LOG_STD = 0.5

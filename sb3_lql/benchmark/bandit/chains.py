@@ -58,7 +58,7 @@ def best_of(policy: DiffusionPolicy, candidates: np.ndarray) -> np.ndarray:
     n = candidates.shape[1]
     actions = th.as_tensor(candidates.reshape(-1, 2) / BOUND, device=policy.device)
     features = policy.features(th.zeros(len(actions), 1, device=policy.device))
-    best = best_of_samples(actions, n, lambda: policy.critic.q_values(features, actions).amin(dim=0))
+    best = best_of_samples(actions, n, lambda: policy.critic.lowest_q_values(features, actions))
     chosen: np.ndarray = BOUND * best.cpu().numpy()
     return chosen
 

@@ -21,7 +21,7 @@ from sb3_lql.benchmark.bandit.chains import trajectories
 from sb3_lql.benchmark.bandit.measures import summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, Run, draw, measure_at_inverse_temperatures
 from sb3_lql.langevin.family import LangevinAlgorithm
-from sb3_lql.networks.critics import EnsembleLinear
+from sb3_lql.networks.layers import EnsembleLinear
 
 #: Where the high modes of table 4 are: top, right, bottom, left.
 DIRECTIONS = [(0, 1), (1, 0), (0, -1), (-1, 0)]

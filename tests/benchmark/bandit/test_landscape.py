@@ -10,7 +10,7 @@ from sb3_lql import LQL, NCLQL
 from sb3_lql.benchmark.bandit.distributions import grid
 from sb3_lql.benchmark.bandit.landscape import exact_landscape, learned_landscape, smoothed_reward
 from sb3_lql.envs.multimodal_bandit import reward
-from sb3_lql.networks.critics import EnsembleLinear
+from sb3_lql.networks.layers import EnsembleLinear
 
 ACTIONS = th.as_tensor(np.random.default_rng(0).uniform(-1, 1, (50, 2)))
 

@@ -19,8 +19,8 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from sb3_lql import LQL, NCLQL
+from sb3_lql.common.acceleration import GraphedFunction, compiled, record_cuda_graph
 from sb3_lql.engine import algorithm as algorithm_module
-from sb3_lql.engine.acceleration import GraphedFunction, compiled, record_cuda_graph
 from sb3_lql.langevin.runner import compiled_langevin_chain, langevin_chain
 from sb3_lql.networks import critics as critics_module
 from sb3_lql.networks.critics import EnsembleCritic
