@@ -287,7 +287,10 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         own = self._policy_arguments()
         check_policy_kwargs(self.policy_kwargs, self.use_sde, own)
         given = {name: value for name, value in self.policy_kwargs.items() if name != "use_sde"}
-        return self.policy_defaults | given | own
+        # Settings of a class do not outlive it: those of our optimiser are none of the user's
+        replaced = {name.removesuffix("class") + "kwargs" for name in given if name.endswith("_class")}
+        defaults = {name: value for name, value in self.policy_defaults.items() if name not in replaced}
+        return defaults | given | own
 
     def _setup_model(self) -> None:
         # In place of SB3's, which makes a replay buffer for a model that only acts too, and takes all arguments of the
