@@ -115,7 +115,7 @@ def check_action_space(action_space: spaces.Space[Any]) -> None:
     """Raise a ``ValueError`` unless it is a bounded ``Box`` of floats with room between its bounds."""
     if not isinstance(action_space, spaces.Box):
         raise ValueError(
-            f"action_space={action_space} is not a Box: Langevin dynamics needs continuous actions; for others "
+            f"action_space={action_space} is not a Box: all algorithms here need continuous actions; for others "
             "use an algorithm such as DQN or PPO."
         )
     if not np.issubdtype(action_space.dtype, np.floating):

@@ -285,7 +285,8 @@ class ChainPolicy(BasePolicy):
         :param obs: observations
         :return: actions in [-1, 1], shape (batch, action_dim), float32
         """
-        features = self._features_one_by_one(obs).to(self.exact_dtype)
+        features = self._features_one_by_one(obs) if self.batch_invariant else self.features(obs)
+        features = features.to(self.exact_dtype)
         draws = self.fixed_draws().to(features).repeat(len(features), 1)
         features = features.repeat_interleave(self.n_action_samples, dim=0)
         run = self._graphed_run_deterministic if self.use_cuda_graphs else self.run_deterministic
@@ -347,7 +348,7 @@ class ChainPolicy(BasePolicy):
         :raises ValueError: if an observation is not finite or huge, or an action is not finite
         """
         action, state = super().predict(observation, state, episode_start, deterministic)
-        remedy = "The critic overflows: its weights or the observation are too large."
+        remedy = "A network overflows: its weights or the observation are too large."
         check_finite("action", action, remedy, float(np.finfo(action.dtype).max))
         return action, state
 

@@ -116,8 +116,8 @@ class LangevinAlgorithm(ChainAlgorithm):
 
     def _first_inverse_temperature(self, value: float | str) -> float:
         """
-        The number for which the argument stands, at first: a ``ValueError`` if it is not positive and finite or a name
-        that the algorithm does not know, a ``TypeError`` if it is something else.
+        The number for which the argument stands, at first: a ``TypeError`` if it is neither a number nor a name that
+        the algorithm knows, a ``ValueError`` if it is out of range.
         """
         return check_positive("inverse_temperature", value)
 

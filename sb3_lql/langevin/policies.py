@@ -121,8 +121,8 @@ class LangevinPolicy(SamplerPolicy):
         """
         One Langevin chain per row of ``features``, with the online critics.
 
-        A chain without noise or in float64 is never compiled, nor is one without noise in bfloat16: what it does must
-        not depend on whether the model was just trained, nor on the machine.
+        Chains without noise or in float64 are never compiled, and chains without noise never use bfloat16: their
+        results must not depend on whether the model was just trained, nor on the machine.
 
         :param features: the critic's features, shape (batch, features_dim)
         :param initial_actions: ``a_0``, shape (batch, action_dim)

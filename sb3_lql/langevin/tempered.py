@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch as th
 from torch import nn
 
+from sb3_lql.common.validation import check_number
+
 #: Values, of shape (...), and gradients, of shape (..., action_dim), of actions of shape (..., action_dim).
 ValueAndGradient = Callable[[th.Tensor], tuple[th.Tensor, th.Tensor]]
 
@@ -24,7 +26,7 @@ LARGEST_STEP = 4.0
 LARGEST_DRIFT = 1.0
 #: Rate at which ``log w`` follows the entropy, for each action coordinate, and its largest change at once.
 TEMPERATURE_RATE, LARGEST_TEMPERATURE_STEP = 0.05, 0.2
-#: Range of a ``w`` that is learned.
+#: Range of ``w``, in which the ladder stays finite.
 LEAST_INVERSE_TEMPERATURE, LARGEST_INVERSE_TEMPERATURE = 1e-3, 1e7
 #: Particles are resampled where their effective number falls below this share of them.
 LEAST_EFFECTIVE_SHARE = 0.5
@@ -114,6 +116,7 @@ class TemperedSampler(nn.Module):
     :param n_particles: particles of each row
     :param inverse_temperature: ``w``; where it is learned, at first
     :param target_entropy: mean entropy of actions at which ``w`` is kept; ``None`` to leave it as it is
+    :raises ValueError: if ``w`` is out of range
     """
 
     #: ``log w`` where it is learned, shape ().
@@ -140,7 +143,7 @@ class TemperedSampler(nn.Module):
         self.n_rungs = n_rungs
         self.n_particles = n_particles
         self.target_entropy = target_entropy
-        self.register_buffer("log_learned", th.tensor(math.log(inverse_temperature)))
+        self.register_buffer("log_learned", th.tensor(_checked_log(inverse_temperature)))
         self.register_buffer("log_given", self.log_learned.clone(), persistent=False)
         self.register_buffer("log_scales", th.zeros(action_dim))
         self.register_buffer("log_steps", self._first_log_steps(self.log_scales))
@@ -158,8 +161,9 @@ class TemperedSampler(nn.Module):
 
     @inverse_temperature.setter
     def inverse_temperature(self, value: float) -> None:
-        self.log_given.fill_(math.log(value))
-        self.log_learned.fill_(math.log(value))
+        log_value = _checked_log(value)
+        self.log_given.fill_(log_value)
+        self.log_learned.fill_(log_value)
 
     @property
     def chain_length(self) -> int:
@@ -372,6 +376,11 @@ def fold(points: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     phase = th.remainder(points + 1.0, 4.0)
     rising = phase <= 2.0
     return th.where(rising, phase - 1.0, 3.0 - phase).clamp(-1.0, 1.0), th.where(rising, 1.0, -1.0)
+
+
+def _checked_log(inverse_temperature: float) -> float:
+    bounds = LEAST_INVERSE_TEMPERATURE, LARGEST_INVERSE_TEMPERATURE
+    return math.log(check_number("inverse_temperature", inverse_temperature, *bounds))
 
 
 def _norm(log_scales: th.Tensor) -> th.Tensor:

@@ -20,7 +20,8 @@ class LQL(TemperedAlgorithm):
 
     Paper: https://arxiv.org/abs/2602.07873 (definition 1, equation 6, algorithm 5)
 
-    With ``sampler="tempered"``, which is not the paper's, they are drawn from that law itself.
+    Langevin dynamics follows the gradient of the sum of the critics. With ``sampler="tempered"``, which is not the
+    paper's, actions are draws from exp(w * min_k Q_k(s, .)) / Z(s), where the same ``w`` therefore weighs Q less.
 
     :param langevin_step_size: ``eps``; or a pair (first, last), for step sizes that fall geometrically
     :param n_langevin_steps: ``T``, steps of the chain

@@ -1,5 +1,6 @@
 """Saving and loading methods of a model."""
 
+import inspect
 from collections.abc import Iterable
 from io import BufferedIOBase
 from pathlib import Path
@@ -72,7 +73,7 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         :raises ValueError: if the file is damaged, or from another algorithm or other environments
         :raises TypeError: for an argument that only other algorithms have
         """
-        check_foreign_arguments(cls.__name__, kwargs)
+        check_foreign_arguments(cls.__name__, kwargs, inspect.signature(cls).parameters)
         check_zip_file(path, algorithm_names(cls))
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)  # type: ignore[arg-type]
 
@@ -203,7 +204,7 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         :raises ValueError: if the file is damaged, malicious or does not fit, or if ``custom_objects`` lacks something
         :raises TypeError: for an unknown argument
         """
-        check_foreign_arguments(cls.__name__, kwargs)
+        check_foreign_arguments(cls.__name__, kwargs, inspect.signature(cls).parameters)
         return safe.load_safe(cls, path, env, device, custom_objects, **kwargs)
 
 

@@ -12,6 +12,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
 from sb3_lql import LQL, NCLQL
+from sb3_lql.baselines import DIPO, SDAC
 from sb3_lql.langevin.policies import LangevinPolicy
 from tests.test_spaces import AnySpaces, box
 
@@ -125,6 +126,17 @@ def test_arguments_of_other_algorithms_are_refused_with_a_reason(
     for make in makers:
         with pytest.raises(TypeError, match=rf"{algorithm.__name__} has no argument '{name}': .*from_sac"):
             make()
+
+
+@pytest.mark.parametrize(
+    ("own", "name", "value"), [(NCLQL, "target_entropy", -2.0), (DIPO, "max_grad_norm", 1.0), (SDAC, "policy_delay", 3)]
+)
+def test_arguments_of_its_own_may_be_changed_by_load(own: Any, name: str, value: float, tmp_path: Any) -> None:
+    model = own("MlpPolicy", "Pendulum-v1", policy_kwargs=dict(net_arch=[4]), buffer_size=10)
+    model.save(tmp_path / "model")
+    model.save_safe(tmp_path / "model")
+    assert getattr(own.load(tmp_path / "model", **{name: value}), name) == value
+    assert getattr(own.load_safe(tmp_path / "model", **{name: value}), name) == value
 
 
 def test_a_misspelt_argument_is_still_pythons_error(algorithm: Any) -> None:

@@ -186,6 +186,8 @@ def test_it_is_exported(deterministic: bool, tmp_path: Path) -> None:
         (dict(sampler="langevin", soft_backup=True), "soft_backup=True"),
         (dict(inverse_temperature="auto_x"), "'auto_10'"),
         (dict(inverse_temperature="auto_-1"), "'auto_10'"),
+        (dict(inverse_temperature=1e30), r"inverse_temperature=1e\+30 is out of range"),
+        (dict(inverse_temperature="auto_1e30"), "inverse_temperature=1e"),
         (dict(target_entropy="low"), "target_entropy='low'"),
         (dict(target_entropy=0.7), "target_entropy=0.7"),  # the uniform law has log 2
         (dict(target_entropy=-1e300), "target_entropy=-1e"),

@@ -560,7 +560,7 @@ def test_weights_that_overflow_make_an_error_and_no_action(algorithm: Any, deter
     weights = {name: 1e38 * value for name, value in tensors.items() if name.startswith("policy.critic.")}
     path.write_bytes(mutations.pack(document, tensors | weights))
     forged = load_safe(algorithm, path, device="cpu")
-    with pytest.raises(ValueError, match=r"action\[0\] is nan\. The critic overflows"):
+    with pytest.raises(ValueError, match=r"action\[0\] is nan\. A network overflows"):
         forged.predict(np.ones(3, np.float32), deterministic=deterministic)
 
 
