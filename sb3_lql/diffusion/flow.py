@@ -24,26 +24,17 @@ class MeanFlow(ActionProcess):
         """Steps with noise."""
         return 0
 
-    def forward(self, velocity: VelocityFunction, start: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
+    def step(self, network: VelocityFunction, x: th.Tensor, k: int, noise: th.Tensor | None = None) -> th.Tensor:
         """
-        :param velocity: ``u``, as a function of points and times
-        :param start: noise, shape (batch, action_dim)
+        :param network: ``u``, as a function of points and times
+        :param x: shape (batch, action_dim)
+        :param k: steps that were made before this one
         :param noise: not used; steps add none
-        :return: actions in [-1, 1], shape (batch, action_dim)
+        :return: shape (batch, action_dim)
         """
-        return self.follow(velocity, start).clamp(-1.0, 1.0)
-
-    def follow(self, velocity: VelocityFunction, start: th.Tensor) -> th.Tensor:
-        """
-        :param velocity: as of :meth:`forward`
-        :param start: noise, shape (batch, action_dim)
-        :return: where the flow ends, unclipped, shape (batch, action_dim)
-        """
-        x = start
-        for step in range(self.n_steps):
-            t, r = step / self.n_steps, (step + 1) / self.n_steps
-            x = x + (r - t) * velocity(x, (t, r))
-        return x
+        t, r = k / self.n_steps, (k + 1) / self.n_steps
+        x = x + (r - t) * network(x, (t, r))
+        return x.clamp(-1.0, 1.0) if k == self.n_steps - 1 else x
 
 
 def mean_flow_losses(

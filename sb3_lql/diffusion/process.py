@@ -8,8 +8,8 @@ from typing import Any
 import torch as th
 from torch import nn
 
-#: Predicts the noise in noisy actions of shape (batch, action_dim), at one time.
-NoiseFunction = Callable[[th.Tensor, int], th.Tensor]
+#: A network as a function of points of shape (batch, action_dim), and of times as it takes them.
+NetworkFunction = Callable[[th.Tensor, Any], th.Tensor]
 
 #: Largest ``beta`` of the cosine schedule.
 LARGEST_BETA = 0.999
@@ -51,7 +51,7 @@ def variance_preserving_schedule(n_steps: int) -> th.Tensor:
 
 class ActionProcess(nn.Module):
     """
-    A way from noise to actions in the box [-1, 1]^d, in steps of which each asks a network.
+    A way from noise to actions in the box [-1, 1]^d, in steps of which each evaluates a network.
 
     :param n_steps: number of steps
     """
@@ -62,16 +62,31 @@ class ActionProcess(nn.Module):
 
     @property
     def n_noises(self) -> int:
-        """Steps with noise."""
+        """Steps with noise, which are the first ones."""
         return self.n_steps
 
-    @abstractmethod
-    def forward(self, network: Callable[[th.Tensor, Any], th.Tensor], start: th.Tensor, noise: th.Tensor | None) -> Any:
+    def forward(self, network: NetworkFunction, start: th.Tensor, noise: th.Tensor | None = None) -> th.Tensor:
         """
+        All steps, one after the other.
+
         :param network: a function of points of shape (batch, action_dim), and of times
         :param start: shape (batch, action_dim)
-        :param noise: shape (n_noises, batch, action_dim), in the order of the steps; ``None`` for none
+        :param noise: ``z``, shape (n_noises, batch, action_dim), in the order of the steps; ``None`` for none
         :return: actions in [-1, 1], shape (batch, action_dim)
+        """
+        x = start
+        for k in range(self.n_steps):
+            x = self.step(network, x, k, noise[k] if noise is not None and k < self.n_noises else None)
+        return x
+
+    @abstractmethod
+    def step(self, network: NetworkFunction, x: th.Tensor, k: int, noise: th.Tensor | None) -> th.Tensor:
+        """
+        :param network: as of :meth:`forward`
+        :param x: shape (batch, action_dim)
+        :param k: steps that were made before this one
+        :param noise: that of this step, shape (batch, action_dim); ``None`` for none
+        :return: shape (batch, action_dim)
         """
 
 
@@ -148,26 +163,22 @@ class DiffusionProcess(ActionProcess):
             signal, scale = signal[..., None], scale[..., None]
         return ((x - scale * noise) / signal).clamp(-1.0, 1.0)
 
-    def forward(self, predict_noise: NoiseFunction, start: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
+    def step(self, network: NetworkFunction, x: th.Tensor, k: int, noise: th.Tensor | None) -> th.Tensor:
         """
-        Run the chain.
+        The step at ``t = T - 1 - k``.
 
-        :param predict_noise: ``epsilon``, as a function of noisy actions and time
-        :param start: ``x_T``, shape (batch, action_dim)
-        :param noise: ``z``, shape (T - 1, batch, action_dim), in the order of the chain, whose last step takes none;
-            ``None`` for a chain without noise
-        :return: actions in [-1, 1], shape (batch, action_dim)
+        :param network: ``epsilon``, as a function of noisy actions and time
+        :param x: noisy actions, shape (batch, action_dim)
+        :param k: steps that were made before this one
+        :param noise: ``z``, shape (batch, action_dim); ``None`` for none
+        :return: less noisy ones, shape (batch, action_dim)
         """
-        x = start
-        for step in range(self.n_steps):
-            t = self.n_steps - 1 - step
-            clean = self.remove_noise(x, t, predict_noise(x, t))
-            if t == 0:
-                return clean
-            x = self.weight_start[t] * clean + self.weight_current[t] * x
-            if noise is not None:
-                x = x + self.sigma[t] * noise[step]
-        raise AssertionError("a process has at least one step")
+        t = self.n_steps - 1 - k
+        clean = self.remove_noise(x, t, network(x, t))
+        if t == 0:
+            return clean
+        x = self.weight_start[t] * clean + self.weight_current[t] * x
+        return x if noise is None else x + self.sigma[t] * noise
 
 
 class AncestralProcess(DiffusionProcess):
@@ -180,21 +191,15 @@ class AncestralProcess(DiffusionProcess):
     :param alpha_bar: share of the signal's variance at each time, falling, shape (T,)
     """
 
-    def forward(self, predict_noise: NoiseFunction, start: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
+    def step(self, network: NetworkFunction, x: th.Tensor, k: int, noise: th.Tensor | None) -> th.Tensor:
         """
-        Run the chain.
-
-        :param predict_noise: ``epsilon``, as a function of noisy actions and time
-        :param start: ``x_T``, shape (batch, action_dim)
-        :param noise: as of :class:`DiffusionProcess`
-        :return: actions in [-1, 1], shape (batch, action_dim)
+        :param network: as of :class:`DiffusionProcess`, like the others
+        :param x: shape (batch, action_dim)
+        :param k: steps that were made before this one
+        :param noise: shape (batch, action_dim); ``None`` for none
+        :return: shape (batch, action_dim)
         """
-        x = start
-        for step in range(self.n_steps):
-            t = self.n_steps - 1 - step
-            beta = self.beta[t]
-            x = (x - beta / self.noise[t] * predict_noise(x, t)) / (1.0 - beta).sqrt()
-            if noise is not None and t > 0:
-                x = x + beta.sqrt() * noise[step]
-            x = x.clamp(-1.0, 1.0)
-        return x
+        t = self.n_steps - 1 - k
+        beta = self.beta[t]
+        x = (x - beta / self.noise[t] * network(x, t)) / (1.0 - beta).sqrt()
+        return (x if noise is None else x + beta.sqrt() * noise).clamp(-1.0, 1.0)

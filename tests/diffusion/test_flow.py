@@ -50,11 +50,19 @@ def test_targets_have_no_gradient() -> None:
 
 
 def test_one_step_ends_where_it_does_by_hand_and_is_clipped() -> None:
-    start = -th.ones(1, 1)
-    assert MeanFlow(1).follow(linear, start).item() == pytest.approx(-1.8)
-    assert MeanFlow(1)(linear, start).item() == -1.0
-    # In two: -1 + 0.5 (-0.5 - 0.15) = -1.325, then 0.5 (-0.6625 + 0.1 - 0.3) more
-    assert MeanFlow(2).follow(linear, start).item() == pytest.approx(-1.75625)
+    """-0.4 + (-0.2 - 0.3) = -0.9; from -1 it would be -1.8."""
+    assert MeanFlow(1)(linear, th.tensor([[-0.4]])).item() == pytest.approx(-0.9)
+    assert MeanFlow(1)(linear, -th.ones(1, 1)).item() == -1.0
+
+
+def test_only_the_last_step_is_clipped() -> None:
+    """-1 + 0.5 (-0.5 - 0.15) = -1.325, and 0.5 (-0.6625 + 0.1 - 0.3) more are -1.75625."""
+    first = MeanFlow(2).step(linear, -th.ones(1, 1), 0)
+    assert first.item() == pytest.approx(-1.325)
+    assert MeanFlow(2).step(linear, first, 1).item() == -1.0
+    # Where the second velocity is 2, the flow is back in the box
+    ends = MeanFlow(2)(lambda x, times: linear(x, times) if times[0] == 0 else th.full_like(x, 2.0), -th.ones(1, 1))
+    assert ends.item() == pytest.approx(-0.325)
 
 
 @pytest.mark.parametrize("n_steps", [1, 4])

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from sb3_lql.diffusion.family import DiffusionAlgorithm, DiffusionArguments
 from sb3_lql.diffusion.policies import DiffusionPolicy
-from sb3_lql.diffusion.process import ActionProcess, NoiseFunction
+from sb3_lql.diffusion.process import ActionProcess, NetworkFunction
 from sb3_lql.engine.algorithm import Batch, Loss
 from sb3_lql.networks.denoisers import Score
 
@@ -23,21 +23,17 @@ class ScoreChain(ActionProcess):
     :param n_steps: ``K``
     """
 
-    def forward(self, score: NoiseFunction, start: th.Tensor, noise: th.Tensor | None) -> th.Tensor:
+    def step(self, network: NetworkFunction, x: th.Tensor, k: int, noise: th.Tensor | None) -> th.Tensor:
         """
-        :param score: a function of actions, and of a time that it ignores
-        :param start: shape (batch, action_dim)
-        :param noise: ``z``, shape (K, batch, action_dim); ``None`` for a chain without noise
+        :param network: the score, as a function of actions, and of a time that it ignores
+        :param x: actions, shape (batch, action_dim)
+        :param k: steps that were made before this one
+        :param noise: ``z``, shape (batch, action_dim); ``None`` for none
         :return: actions in [-1, 1], shape (batch, action_dim)
         """
-        x = start
-        for step in range(self.n_steps):
-            size = 1.0 - step / self.n_steps
-            x = x + 0.5 * size * score(x, step)
-            if noise is not None:
-                x = x + size**0.5 * noise[step]
-            x = x.clamp(-1.0, 1.0)
-        return x
+        size = 1.0 - k / self.n_steps
+        x = x + 0.5 * size * network(x, k)
+        return (x if noise is None else x + size**0.5 * noise).clamp(-1.0, 1.0)
 
 
 class ComparedQSM(DiffusionAlgorithm):
