@@ -38,8 +38,8 @@ from sb3_lql.common.validation import (
     check_off_policy_arguments,
     check_positive,
 )
-from sb3_lql.engine.arguments import DEFAULTS, OF_SB3, compose_signature
-from sb3_lql.engine.optimization import StepGuard, let_follow, prepare
+from sb3_lql.engine.arguments import DEFAULTS, SB3_ARGUMENTS, compose_signature
+from sb3_lql.engine.optimization import StepGuard, polyak_update, set_learning_rate
 from sb3_lql.engine.policy import ChainPolicy, optimizer_attribute
 from sb3_lql.engine.values import lowest_q_value
 from sb3_lql.networks.critics import EnsembleCritic
@@ -56,7 +56,7 @@ Batch = ReplayBufferSamples | DictReplayBufferSamples
 class Loss(NamedTuple):
     """What an update descends besides the TD loss."""
 
-    #: Under which it is logged.
+    #: Name under which it is logged.
     name: str
     #: The policy's optimiser that takes the step.
     optimizer: str
@@ -68,9 +68,9 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     """
     Off-policy TD learning of critics, for a policy that turns draws into actions.
 
-    An algorithm says which actions its targets look at (:meth:`_next_actions`), what they are worth (:meth:`_backup`),
-    what else an update learns (:meth:`_after_td_step`) and what happens between updates (:meth:`_between_updates`).
-    Whatever it learns lives in its policy. Arguments that all algorithms share are those of
+    An algorithm defines the next actions of its TD targets (:meth:`_next_actions`), their values (:meth:`_backup`),
+    what else an update learns (:meth:`_after_td_step`) and what happens between updates (:meth:`_between_updates`). All
+    that is learned lives in the policy. Arguments that all algorithms share are those of
     :class:`~sb3_lql.engine.arguments.SharedArguments`.
 
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
@@ -85,7 +85,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     defaults: ClassVar[dict[str, Any]] = DEFAULTS
     #: Arguments of the policy that a user may replace by ``policy_kwargs``.
     policy_defaults: ClassVar[dict[str, Any]] = {}
-    #: Names of arguments that say every how many updates something is done, such as a delayed update.
+    #: Names of arguments that are intervals in updates, such as of a delayed update.
     delays: ClassVar[tuple[str, ...]] = ()
     #: Parts of the names of the policy's averages, which stay as they are where a loss is not finite.
     averages: ClassVar[tuple[str, ...]] = ("running_",)
@@ -100,11 +100,9 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     critic_target: EnsembleCritic
     #: The environments' action space.
     action_space: spaces.Box
-    #: Arguments of the constructor.
+    # Arguments of the constructor, see SharedArguments
     reward_scale: float
-    #: Likewise.
     target_update_interval: int
-    #: Likewise.
     compile: bool | None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -120,7 +118,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     ) -> None:
         check_arguments_known(type(self).__name__, kwargs, self.defaults)
         arguments = {**self.defaults, **kwargs}
-        of_sb3 = {name: arguments.pop(name) for name in OF_SB3 & arguments.keys()}
+        of_sb3 = {name: arguments.pop(name) for name in SB3_ARGUMENTS & arguments.keys()}
         init_setup_model = arguments.pop("_init_setup_model")
         vars(self).update(arguments)
         check_policy(policy, self._aliases(), self.policy_base)
@@ -172,7 +170,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
 
     def _estimate(self, batch: Batch) -> th.Tensor:
         """
-        What the critics say of a minibatch, with its graph.
+        The predictions of the critics for a minibatch, with their graph.
 
         :param batch: the minibatch
         :return: Q, shape (n_critics, batch, 1); what else :meth:`_td_loss` takes may follow it in the last dimension
@@ -193,7 +191,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
 
     def _before_td_step(self, batch: Batch) -> Iterator[Loss]:
         """
-        The losses that an update descends between the TD target and the TD step, with the critics of before.
+        The losses that an update descends after the TD target is computed and before the critics take the TD step.
 
         :param batch: the minibatch
         :return: losses, with the optimisers that descend them
@@ -216,7 +214,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         """What is done after each update and cannot be recorded as a CUDA graph; nothing by default."""
 
     def _is_due(self, interval: int) -> bool:
-        """Whether the current update is one at which something is done that is done every so many updates."""
+        """Whether the current update is one of those ``interval`` updates apart."""
         return self._n_updates % interval == 0
 
     def _target_interval(self, name: str) -> int:
@@ -352,7 +350,9 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         self.policy.set_training_mode(True)
         rates = self._learning_rates()
         wanted = self.device.type == GraphedFunction.DEVICE_TYPE and self.compile is not False
-        recordable = [prepare(optimizer, rates[name], wanted) for name, optimizer in self.policy.optimizers.items()]
+        recordable = [
+            set_learning_rate(optimizer, rates[name], wanted) for name, optimizer in self.policy.optimizers.items()
+        ]
         update = self._graphed_update if all(recordable) else self._update
         self._guard.reset()
         self._tau.fill_(self.tau)
@@ -428,7 +428,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         tau = self._tau * self._guard.healthy
         for name, target in self.policy.targets.items():
             if self._is_due(self._target_interval(name)):
-                let_follow(getattr(self.policy, name), target, tau)
+                polyak_update(getattr(self.policy, name), target, tau)
 
     def q_value(self, observation: np.ndarray | dict[str, np.ndarray], action: np.ndarray) -> np.ndarray:
         """

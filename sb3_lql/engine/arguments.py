@@ -86,7 +86,7 @@ class SharedArguments(TypedDict, total=False):
     use_sde: bool
 
 
-#: What they are unless an algorithm says otherwise.
+#: Their defaults, unless an algorithm has its own.
 DEFAULTS: dict[str, Any] = dict(
     buffer_size=1_000_000,
     learning_starts=100,
@@ -116,7 +116,7 @@ DEFAULTS: dict[str, Any] = dict(
 )
 
 #: Those that SB3's constructor takes; the others are attributes of ours.
-OF_SB3 = frozenset(inspect.signature(OffPolicyAlgorithm.__init__).parameters)
+SB3_ARGUMENTS = frozenset(inspect.signature(OffPolicyAlgorithm.__init__).parameters)
 
 
 def compose_signature(cls: type[Any]) -> None:

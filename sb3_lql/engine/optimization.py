@@ -126,7 +126,7 @@ def with_fused_step(
     return kwargs | dict(fused=True) if all(map(th.is_floating_point, parameters)) else kwargs
 
 
-def prepare(optimizer: th.optim.Optimizer, learning_rate: float, wanted: bool) -> bool:
+def set_learning_rate(optimizer: th.optim.Optimizer, learning_rate: float, wanted: bool) -> bool:
     """
     Set the learning rate.
 
@@ -168,7 +168,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 @th.no_grad()
-def let_follow(network: nn.Module, target: nn.Module, tau: th.Tensor) -> None:
+def polyak_update(network: nn.Module, target: nn.Module, tau: th.Tensor) -> None:
     """
     ``target <- (1 - tau) * target + tau * network``, but for running means and variances, which are copied.
 

@@ -47,7 +47,7 @@ class ChainPolicy(BasePolicy):
     """
     An action is what a chain makes of random draws. Critics choose among several.
 
-    A subclass says what is drawn (:meth:`draw`), what becomes of it (:meth:`run`, and :meth:`run_deterministic` for
+    A subclass defines the draws (:meth:`draw`), the chain on them (:meth:`run`, and :meth:`run_deterministic` for
     deterministic actions), and which networks there are besides the critic. Everything that is learned belongs here:
     targets are made known by :meth:`add_target`, and optimisers by :meth:`add_optimizer`.
 
@@ -188,7 +188,7 @@ class ChainPolicy(BasePolicy):
 
     @property
     def chain_length(self) -> int:
-        """Steps of a chain, one after the other; 1 for a network that is asked once."""
+        """Steps of a chain, one after the other; 1 for a network that is evaluated once."""
         return 1
 
     @property
@@ -258,7 +258,7 @@ class ChainPolicy(BasePolicy):
         """
         :return: shapes of what :meth:`draw` returns, in its order, by name; the size of the batch is "batch"
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say what it draws: override draw_shapes.")
+        raise NotImplementedError(f"{type(self).__name__} does not name its draws: override draw_shapes.")
 
     def exportable(self, dtype: th.dtype) -> ExportableChain:
         """

@@ -1,4 +1,4 @@
-"""What a policy's critics say of actions, in the units of the environment."""
+"""Q-values of actions in the environment's units."""
 
 from typing import Any
 

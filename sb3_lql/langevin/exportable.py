@@ -8,7 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from sb3_lql.engine.policy import ExportableChain
 from sb3_lql.langevin.sampler import LangevinSampler, ScoreFunction
-from sb3_lql.langevin.tempered import TemperedDraws, TemperedSampler
+from sb3_lql.langevin.tempered_sampler import TemperedDraws, TemperedSampler
 from sb3_lql.networks.critics import EnsembleCritic
 
 
@@ -85,10 +85,10 @@ class ExportableTempered(ExportableChain):
         :return: shape (batch, action_dim)
         """
         n_particles = self.sampler.n_particles
-        look = self.critic.lowest_of_each(features, n_particles)
+        value_and_gradient = self.critic.lowest_of_each(features, n_particles)
         if not others:
-            return self.sampler.climb(look, starts.view(-1, n_particles, self.critic.input_parts[1]))
-        actions: th.Tensor = self.sampler(look, TemperedDraws(starts, *others)).actions
+            return self.sampler.climb(value_and_gradient, starts.view(-1, n_particles, self.critic.input_parts[1]))
+        actions: th.Tensor = self.sampler(value_and_gradient, TemperedDraws(starts, *others)).actions
         return actions
 
 

@@ -16,7 +16,7 @@ from sb3_lql.langevin.policies import CnnPolicy, LangevinPolicy, MlpPolicy, Mult
 from sb3_lql.langevin.sampler import LangevinSampler
 from sb3_lql.networks.matmul import has_fast_bfloat16
 
-#: Least target entropy for each action coordinate: a law narrower than that is a point in float32.
+#: Least target entropy for each action coordinate: a distribution narrower than that is a point in float32.
 LEAST_ENTROPY = -100.0
 
 
@@ -33,7 +33,7 @@ class LangevinArguments(SharedArguments, total=False):
         defined. The score is the gradient of the sum of the critics: with two of them, the target density is
         exp(w * (Q_1 + Q_2))
     :param bfloat16_chain: multiply the chain's hidden layers in bfloat16, for GPUs with instructions for it; actions,
-        losses and weights stay float32. CPUs are slower at it, which a warning says
+        losses and weights stay float32. It is slower on a CPU, and a warning says so
     """
 
     inverse_temperature: float | str
@@ -45,7 +45,7 @@ class LangevinArguments(SharedArguments, total=False):
 
 class LangevinAlgorithm(ChainAlgorithm):
     """
-    Off-policy TD learning of a critic whose Langevin chain is the policy. An algorithm says which chain
+    Off-policy TD learning of a critic whose Langevin chain is the policy. An algorithm defines the chain
     (:meth:`_make_sampler`).
 
     :param policy_kwargs: see :class:`~sb3_lql.langevin.policies.LangevinPolicy`
@@ -72,13 +72,10 @@ class LangevinAlgorithm(ChainAlgorithm):
 
     #: The policy: critic, target and sampler.
     policy: LangevinPolicy
-    #: As the constructor takes it.
+    # Arguments of the constructor, see LangevinArguments
     target_entropy: float | str
-    #: As the constructor takes it.
     n_langevin_steps: int
-    #: As the constructor takes it.
     normalize_score: bool
-    #: As the constructor takes it.
     bfloat16_chain: bool
 
     @abstractmethod

@@ -11,12 +11,12 @@ from sb3_lql.engine.policy import ChainPolicy
 from sb3_lql.langevin.exportable import ExportableLangevin
 from sb3_lql.langevin.runner import compiled_langevin_chain, langevin_chain
 from sb3_lql.langevin.sampler import LangevinChain, LangevinSampler
-from sb3_lql.langevin.tempered import TemperedSampler
+from sb3_lql.langevin.tempered_sampler import TemperedSampler
 
 
 class SamplerPolicy(ChainPolicy):
     """
-    Policy without an actor: an action is what a sampler draws on the critic. A subclass says how it runs. Arguments
+    Policy without an actor: a sampler on the critic draws actions. A subclass defines how it runs. Arguments
     that are not listed here are those of :class:`~sb3_lql.engine.policy.ChainPolicy`.
 
     :param observation_space: observation space

@@ -4,7 +4,7 @@ import torch as th
 
 from sb3_lql.common.acceleration import compiled
 from sb3_lql.langevin.sampler import LangevinChain, LangevinSampler
-from sb3_lql.langevin.tempered import TemperedChain, TemperedDraws, TemperedSampler
+from sb3_lql.langevin.tempered_sampler import TemperedChain, TemperedDraws, TemperedSampler
 from sb3_lql.networks.critics import EnsembleCritic
 
 

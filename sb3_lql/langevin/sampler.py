@@ -107,7 +107,7 @@ class LangevinSampler(nn.Module):
         # alpha_l / 2 * w and sqrt(alpha_l): tensors, so that recorded and compiled chains follow a change of w
         self.register_buffer("drifts", th.empty_like(self.step_sizes), persistent=False)
         self.register_buffer("noise_scales", step_sizes.double().sqrt().float(), persistent=False)
-        self._step_sizes = step_sizes.double()  # rounded only once multiplied by w, and never asked of a device
+        self._step_sizes = step_sizes.double()  # rounded only once multiplied by w, and never fetched from a device
         self.inverse_temperature = inverse_temperature
 
     @property

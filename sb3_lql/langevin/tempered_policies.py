@@ -9,7 +9,7 @@ from sb3_lql.engine.policy import fixed_starts
 from sb3_lql.langevin.exportable import ExportableTempered
 from sb3_lql.langevin.policies import SamplerPolicy
 from sb3_lql.langevin.runner import compiled_tempered_chain, tempered_chain
-from sb3_lql.langevin.tempered import TemperedChain, TemperedDraws, TemperedSampler
+from sb3_lql.langevin.tempered_sampler import TemperedChain, TemperedDraws, TemperedSampler
 
 
 class TemperedPolicy(SamplerPolicy):

@@ -43,7 +43,7 @@ def silu(x: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
 
 
 class QuickMish(nn.Mish):
-    """PyTorch's Mish; where no gradient is asked for, by one exponential, in a third of the time on a CPU."""
+    """PyTorch's Mish; without gradients, by one exponential, in a third of the time on a CPU."""
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         """

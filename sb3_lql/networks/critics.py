@@ -123,7 +123,7 @@ class EnsembleCritic(BaseModel):
         self, features: th.Tensor, actions: th.Tensor, noise_level: th.Tensor | int | None = None
     ) -> th.Tensor:
         """
-        :meth:`q_values`, of which no second gradient can be asked, where :attr:`has_closed_form_gradient`.
+        :meth:`q_values`, which has no second gradient, where :attr:`has_closed_form_gradient`.
 
         :param features: shape (batch, features_dim)
         :param actions: actions in [-1, 1], shape (batch, action_dim)
@@ -221,10 +221,10 @@ class EnsembleCritic(BaseModel):
         :param n_actions: actions for each row
         :return: maps actions of shape (batch, n_actions, action_dim) to values, shape (batch, n_actions), and gradients
         """
-        look = self.lowest_value_and_gradient(features.repeat_interleave(n_actions, dim=0))
+        value_and_gradient = self.lowest_value_and_gradient(features.repeat_interleave(n_actions, dim=0))
 
         def of_each(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-            q_values, gradients = look(actions.flatten(0, 1))
+            q_values, gradients = value_and_gradient(actions.flatten(0, 1))
             return q_values.view(actions.shape[:2]), gradients.view_as(actions)
 
         return of_each

@@ -17,7 +17,7 @@ TIME_DIM = 16
 
 class ConditionedNetwork(nn.Module):
     """
-    A network on ``[features, x, time]``. A subclass makes its layers and says how it knows the time.
+    A network on ``[features, x, time]``. A subclass makes its layers and the inputs for the time.
 
     :param input_parts: numbers of features, of coordinates of ``x`` and of the time's inputs
     """
@@ -216,7 +216,7 @@ class MeanVelocity(ConditionedNetwork):
 
     :param features_dim: number of features of an observation
     :param action_dim: number of action coordinates
-    :param n_steps: number of steps of a chain; not used, any times can be asked for
+    :param n_steps: number of steps of a chain; not used, any times can be evaluated
     :param net_arch: sizes of the hidden layers
     :param activation_fn: activation after each of them
     """

@@ -1,4 +1,4 @@
-"""Q-networks that know the spread of returns."""
+"""Q-networks that predict the distribution of returns."""
 
 from typing import Any, ClassVar
 
@@ -10,8 +10,8 @@ from sb3_lql.networks.critics import EnsembleCritic
 
 class GaussianCritic(EnsembleCritic):
     """
-    Returns as Gaussians: each network says their mean, which is Q(s, a), and their standard deviation. Arguments are
-    those of :class:`~sb3_lql.networks.critics.EnsembleCritic`.
+    Returns as Gaussians: each network predicts their mean, which is Q(s, a), and their standard deviation. Arguments
+    are those of :class:`~sb3_lql.networks.critics.EnsembleCritic`.
     """
 
     #: Mean and standard deviation, the latter before its softplus.

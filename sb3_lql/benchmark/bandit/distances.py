@@ -20,7 +20,7 @@ from sb3_lql.benchmark.bandit.tempering import actions_of, adapted, estimates, t
 from sb3_lql.benchmark.tables import markdown_table
 from sb3_lql.envs.multimodal_bandit import BOUND
 from sb3_lql.langevin.sampler import LangevinSampler, annealed_step_sizes
-from sb3_lql.langevin.tempered import TemperedSampler
+from sb3_lql.langevin.tempered_sampler import TemperedSampler
 
 #: The largest ``w`` whose distribution the grid resolves with its ``POINTS_PER_CELL``.
 LARGEST_W = 500

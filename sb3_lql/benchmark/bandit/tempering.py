@@ -9,7 +9,7 @@ import torch as th
 from sb3_lql.benchmark.bandit.landscape import Landscape
 from sb3_lql.benchmark.tables import markdown_table
 from sb3_lql.envs.multimodal_bandit import BOUND
-from sb3_lql.langevin.tempered import TemperedChain, TemperedSampler, ValueAndGradient
+from sb3_lql.langevin.tempered_sampler import TemperedChain, TemperedSampler, ValueAndGradient
 
 #: Adaptations of step sizes to a landscape and a ``w``, and chains in each.
 N_ADAPTATIONS, ADAPTATION_BATCH = 100, 16
@@ -26,11 +26,11 @@ def temper(sampler: TemperedSampler, landscape: Landscape, n_actions: int, seed:
     :param seed: of all draws, on the CPU
     :return: their ends, together
     """
-    sampler, look = copy.deepcopy(sampler).cpu(), values_and_gradients(landscape)
+    sampler, value_and_gradient = copy.deepcopy(sampler).cpu(), values_and_gradients(landscape)
     with th.random.fork_rng(devices=[]):
         th.manual_seed(seed)
         sizes = [min(BATCH, n_actions - first) for first in range(0, n_actions, BATCH)]
-        chains = [sampler(look, sampler.draw(size)) for size in sizes]
+        chains = [sampler(value_and_gradient, sampler.draw(size)) for size in sizes]
     last = chains[-1]
     by_row = {
         name: th.cat([getattr(chain, name) for chain in chains])
@@ -49,11 +49,11 @@ def adapted(sampler: TemperedSampler, landscape: Landscape, inverse_temperature:
     sampler.target_entropy = None
     sampler.inverse_temperature = inverse_temperature
     sampler.n_adaptations.zero_()
-    look = values_and_gradients(landscape)
+    value_and_gradient = values_and_gradients(landscape)
     with th.random.fork_rng(devices=[]):
         th.manual_seed(seed)
         for _ in range(N_ADAPTATIONS):
-            sampler.adapt(sampler(look, sampler.draw(ADAPTATION_BATCH)))
+            sampler.adapt(sampler(value_and_gradient, sampler.draw(ADAPTATION_BATCH)))
     return sampler
 
 
@@ -61,12 +61,12 @@ def values_and_gradients(landscape: Landscape) -> ValueAndGradient:
     """Q at the landscape's last level, and its gradient."""
     level = landscape.last_level
 
-    def look(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def value_and_gradient(actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         flat = actions.flatten(0, -2)
         values, gradients = landscape.q_value(flat, level), landscape.score(flat, level)
         return values.view(actions.shape[:-1]), gradients.view_as(actions)
 
-    return look
+    return value_and_gradient
 
 
 def actions_of(chain: TemperedChain) -> np.ndarray:

@@ -17,7 +17,7 @@ from sb3_lql.benchmark.bandit.distributions import (
 )
 from sb3_lql.benchmark.bandit.landscape import Landscape, landscape_of, smoothed_reward
 from sb3_lql.benchmark.bandit.tempering import actions_of, adapted, estimate_table, temper
-from sb3_lql.langevin.tempered import TemperedSampler
+from sb3_lql.langevin.tempered_sampler import TemperedSampler
 
 STIFFNESS = 4.0
 

@@ -48,7 +48,7 @@ class TemperedDraws(NamedTuple):
 
 
 class Particles(NamedTuple):
-    """Actions, and what Q says of them."""
+    """Actions with their Q-values and gradients."""
 
     #: In [-1, 1], shape (..., action_dim).
     actions: th.Tensor
@@ -308,7 +308,7 @@ class TemperedSampler(nn.Module):
 
 
 def langevin_move(
-    look: ValueAndGradient,
+    value_and_gradient: ValueAndGradient,
     particles: Particles,
     u: th.Tensor,
     steps: th.Tensor,
@@ -321,7 +321,7 @@ def langevin_move(
     The proposal is ``y = fold(a + clip(h / 2 u dQ/da, ±1) + sqrt(h) z)``, coordinate by coordinate. In the unfolded
     line the way back mirrors the way there, so that its density is that of one Gaussian.
 
-    :param look: Q and its gradient, of actions of the shape of the particles
+    :param value_and_gradient: Q and its gradient, of actions of the shape of the particles
     :param particles: where they are
     :param u: inverse temperature, shape ()
     :param steps: ``h``, shape (action_dim,)
@@ -333,7 +333,7 @@ def langevin_move(
     noise = steps.sqrt() * noise
     lifted = actions + _drift(steps, u, gradients) + noise
     proposed, slope = fold(lifted)
-    proposed_q, proposed_gradients = look(proposed)
+    proposed_q, proposed_gradients = value_and_gradient(proposed)
     back = actions - lifted - slope * _drift(steps, u, proposed_gradients)
     log_ratio = u * (proposed_q - q_values) + ((noise.square() - back.square()) / (2.0 * steps)).sum(dim=-1)
     probability = log_ratio.clamp(max=0.0).exp()
@@ -356,7 +356,7 @@ def effective_share(log_weights: th.Tensor) -> th.Tensor:
 
 def systematic(log_weights: th.Tensor, uniform: th.Tensor) -> th.Tensor:
     """
-    Systematic resampling: each particle as often as its weight says, rounded up or down by one number for each row.
+    Systematic resampling: each particle in proportion to its weight, rounded up or down by one number for each row.
 
     :param log_weights: shape (batch, n_particles)
     :param uniform: on [0, 1), shape (batch, 1)

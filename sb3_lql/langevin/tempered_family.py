@@ -15,8 +15,8 @@ from sb3_lql.engine.policy import ChainPolicy
 from sb3_lql.engine.values import lowest_q_value
 from sb3_lql.langevin.family import LangevinAlgorithm, LangevinArguments
 from sb3_lql.langevin.policies import LangevinPolicy
-from sb3_lql.langevin.tempered import TemperedChain, TemperedSampler
 from sb3_lql.langevin.tempered_policies import TemperedCnnPolicy, TemperedMultiInputPolicy, TemperedPolicy
+from sb3_lql.langevin.tempered_sampler import TemperedChain, TemperedSampler
 
 #: Policy classes by name, of the tempered sampler.
 TEMPERED_ALIASES: dict[str, type[BasePolicy]] = {
@@ -47,7 +47,7 @@ class TemperedArguments(LangevinArguments, total=False):
 class TemperedAlgorithm(LangevinAlgorithm):
     """
     A Langevin algorithm that can draw actions by sequential Monte Carlo instead, from exp(w * min_k Q_k(s, .)) / Z(s)
-    (:class:`~sb3_lql.langevin.tempered.TemperedSampler`). The entropy that it estimates lets ``w`` be learned and
+    (:class:`~sb3_lql.langevin.tempered_sampler.TemperedSampler`). Its estimate of the entropy lets ``w`` be learned and
     values be soft, and its estimate of Z gives actions a density.
 
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
@@ -63,13 +63,10 @@ class TemperedAlgorithm(LangevinAlgorithm):
     #: Parts of the names of the policy's averages, which stay as they are where a loss is not finite.
     averages: ClassVar[tuple[str, ...]] = (*LangevinAlgorithm.averages, "sampler.log_", "sampler.n_adaptations")
 
-    #: As the constructor takes it.
+    # Arguments of the constructor, see TemperedArguments
     sampler: str
-    #: As the constructor takes it.
     n_particles: int
-    #: As the constructor takes it.
     n_rungs: int
-    #: As the constructor takes it.
     soft_backup: bool
 
     # An update
@@ -170,16 +167,14 @@ class TemperedAlgorithm(LangevinAlgorithm):
     def _estimate_law(self, observation: np.ndarray | dict[str, np.ndarray], n_particles: int) -> TemperedChain:
         check_count("n_particles", n_particles, low=2)
         if not self.is_tempered:
-            raise ValueError(
-                f"sampler={self.sampler!r} draws from a law that nobody knows: only sampler='tempered' has a density."
-            )
+            raise ValueError(f"sampler={self.sampler!r} has no known density: only sampler='tempered' has one.")
         policy = self._tempered_policy
         policy.set_training_mode(False)
         with th.no_grad():
             return policy.estimate(policy.features(policy.obs_to_tensor(observation)[0]), n_particles)
 
     def _log_volume(self, environment_units: bool) -> float:
-        """The logarithm of how much larger the action space is than [-1, 1]^d, if that is asked for."""
+        """The logarithm of how much larger the action space is than [-1, 1]^d, on request."""
         return float(np.log(center_and_half_range(self.action_space)[1]).sum()) if environment_units else 0.0
 
     # Construction
