@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_lql.algorithms import ALGORITHMS, LANGEVIN
 from sb3_lql.baselines import DIPO, compared
-from sb3_lql.engine.algorithm import ChainAlgorithm, Loss
+from sb3_lql.engine.algorithm import Loss
 from tests.baselines.checks import TINY, assert_replays, assert_resumes, assert_saved, networks_reached
 from tests.test_deterministic import OddFeatures
 from tests.test_dict_env import DictEnv
@@ -191,7 +191,6 @@ def test_losses_reach_their_own_networks_only(algorithm: Any) -> None:
 
 def test_a_loss_that_is_not_finite_stops_training_and_spoils_nothing(algorithm: Any) -> None:
     """Where all is due that is not done at every update, and where it is not."""
-    learns_first = algorithm._before_td_step is not ChainAlgorithm._before_td_step
     model = small(algorithm).learn(24)
     buffer, good = model.replay_buffer, state(model)
     for spoilt in ("observations", "next_observations", "rewards"):
@@ -203,7 +202,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_spoils_nothing(algorithm: 
                 model.train(1, 8)
             changed = {name.split(".")[0] for name in good.keys() - unchanged(model, good)}
             # A denoiser that learns before the critics looks at observations only
-            assert changed <= ({"denoiser"} if learns_first and spoilt != "observations" else set())
+            assert changed <= ({"denoiser"} if algorithm.actor_learns_first and spoilt != "observations" else set())
             assert all(value.isfinite().all() for value in model.policy.state_dict().values())
         getattr(buffer, spoilt)[:] = whole
     model.train(2, 8)

@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 
 from sb3_lql.diffusion.mixture import fit_mixtures, mixture_entropies
 from sb3_lql.diffusion.policies import DiffusionPolicy
-from sb3_lql.diffusion.process import variance_preserving_schedule
+from sb3_lql.diffusion.process import DiffusionProcess, variance_preserving_schedule
 from sb3_lql.diffusion.temperature import TemperatureAlgorithm, TemperatureArguments
 from sb3_lql.engine.algorithm import Batch, Loss
 from sb3_lql.engine.optimization import frozen
@@ -69,10 +69,14 @@ class DACER(TemperatureAlgorithm):
     )
     #: Arguments of the policy that a user may replace by ``policy_kwargs``.
     policy_defaults: ClassVar[dict[str, Any]] = {}
+    #: Standard deviation of ``x_T``.
+    start_scale: ClassVar[float] = 1.0
+    #: Whether the denoiser learns before the TD step, from critics that have not taken it.
+    actor_learns_first: ClassVar[bool] = True
     #: Parts of the names of the policy's averages.
     averages: ClassVar[tuple[str, ...]] = (*TemperatureAlgorithm.averages, "critic.typical_std")
 
-    #: The critic, which says means and standard deviations.
+    #: The critic, which predicts means and standard deviations.
     critic: GaussianCritic
     #: The critic that targets come from.
     critic_target: GaussianCritic
@@ -86,12 +90,11 @@ class DACER(TemperatureAlgorithm):
     ) -> None:
         super().__init__(policy, env, learning_rate, **kwargs)
 
-    def _noise_schedule(self) -> th.Tensor:
-        return variance_preserving_schedule(self.n_denoising_steps)
+    def _make_process(self) -> DiffusionProcess:
+        return DiffusionProcess(variance_preserving_schedule(self.n_denoising_steps))
 
     def _policy_arguments(self) -> dict[str, Any]:
-        own = dict(critic_class=GaussianCritic, start_scale=1.0, acts_with_target=False)
-        return super()._policy_arguments() | own
+        return super()._policy_arguments() | dict(critic_class=GaussianCritic, acts_with_target=False)
 
     def _backup(self, batch: Batch, next_actions: th.Tensor) -> th.Tensor:
         """``y`` and ``y_z``, shape (batch, 2)."""
@@ -116,15 +119,14 @@ class DACER(TemperatureAlgorithm):
         typical = self.critic.typical_std
         return typical.copy_(th.where(typical < 0, std, typical.lerp(std, RUNNING_SHARE)))
 
-    def _before_td_step(self, batch: Batch) -> Iterator[Loss]:
-        if self._is_due(self.policy_delay):
-            features = self.policy.features(batch.observations).detach()
-            actions = self._explore(self.policy.denoise(self.policy.denoiser, features, *self.policy.draw(features)))
-            with frozen(self.critic):
-                q_values = self.critic.lowest_q_values(features, actions)
-            yield Loss("actor_loss", "actor", -q_values.mean())
+    def _actor_loss(self, features: th.Tensor, batch: Batch) -> th.Tensor:
+        actions = self._explore(self.policy.denoise(self.policy.denoiser, features, *self.policy.draw(features)))
+        with frozen(self.critic):
+            q_values = self.critic.lowest_q_values(features, actions)
+        return -q_values.mean()
 
-    def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
+    def _temperature_step(self) -> Iterator[Loss]:
+        # Between updates, since fitting mixtures waits for the device
         self._log("temperature", self.temperature)
         yield from ()
 

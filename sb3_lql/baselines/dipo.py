@@ -17,28 +17,15 @@ from sb3_lql.common.buffers import (
 from sb3_lql.common.validation import check_count, check_positive
 from sb3_lql.diffusion.family import ActorBatch, DiffusionAlgorithm, DiffusionArguments
 from sb3_lql.diffusion.policies import DiffusionPolicy
-from sb3_lql.diffusion.process import cosine_schedule
-from sb3_lql.engine.algorithm import Batch, Loss
+from sb3_lql.diffusion.process import DiffusionProcess, cosine_schedule
+from sb3_lql.engine.algorithm import Batch
 from sb3_lql.networks.denoisers import PositionalDenoiser
 from sb3_lql.networks.layers import small_normal
 
 
-class DIPO(DiffusionAlgorithm):
+class DIPOArguments(DiffusionArguments, total=False):
     """
-    Diffusion Policy for Model-free Online RL (DIPO): stored actions climb Q, and the denoiser clones them.
-
-    Beside each transition's own action the replay buffer keeps a second one, the same at first. Each update draws a
-    minibatch of these, on its own, lets them climb the smallest critic for some steps of Adam that begin anew each
-    time, stores them, and lets the denoiser descend the mean of ``(epsilon(s, x, t) - e)^2`` with ``x`` made of them.
-    The TD target looks at one action of the denoiser's running average; the critics are those of after the TD step.
-
-    Paper: https://arxiv.org/abs/2305.13122
-
-    Defaults are the authors' code, also in that it takes time limits for ends of episodes:
-    ``replay_buffer_kwargs=dict(handle_timeout_termination=True)`` does not. Its values for five MuJoCo tasks are in
-    ``hyperparams/dipo.yml``. Adam does not know the scale of a gradient, so that an action moves by about
-    ``action_learning_rate`` in each coordinate and step, however small its advantage: ``action_grad_norm`` hardly
-    matters. Evaluation there starts chains without noise at random; ``deterministic=True`` starts them at fixed points.
+    What DIPO takes besides.
 
     :param n_action_samples: actions drawn per observation when acting and evaluating, of which the best by the minimum
         critic is taken; TD targets look at one
@@ -48,6 +35,32 @@ class DIPO(DiffusionAlgorithm):
     :param actor_target_interval: update the denoiser's running average every so many updates, the first one included
     :param max_grad_norm: largest norm of a gradient
     :param replay_buffer_class: one with second actions, such as ``ImprovedReplayBuffer``; that is the default
+    """
+
+    n_action_gradient_steps: int
+    action_learning_rate: float
+    action_grad_norm: float
+    actor_target_interval: int
+    max_grad_norm: float | None
+
+
+class DIPO(DiffusionAlgorithm):
+    """
+    Diffusion Policy for Model-free Online RL (DIPO): stored actions climb Q, and the denoiser clones them.
+
+    Beside each transition's own action the replay buffer keeps a second one, the same at first. Each update draws a
+    minibatch of these, on its own, lets them climb the smallest critic for some steps of Adam that begin anew each
+    time, stores them, and lets the denoiser descend the mean of ``(epsilon(s, x, t) - e)^2`` with ``x`` made of them.
+    The TD target looks at one action of the denoiser's running average; the critics are those after the TD step.
+
+    Paper: https://arxiv.org/abs/2305.13122
+
+    Defaults are the authors' code, also in that it takes time limits for ends of episodes:
+    ``replay_buffer_kwargs=dict(handle_timeout_termination=True)`` does not. Its values for five MuJoCo tasks are in
+    ``hyperparams/dipo.yml``. Adam does not know the scale of a gradient, so that an action moves by about
+    ``action_learning_rate`` in each coordinate and step, however small its advantage: ``action_grad_norm`` hardly
+    matters. Evaluation there starts chains without noise at random; ``deterministic=True`` starts them at fixed points.
+
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
     :raises TypeError: for values of the wrong type, and unknown arguments
     """
@@ -61,14 +74,27 @@ class DIPO(DiffusionAlgorithm):
         target_update_interval=1,
         reward_scale=1.0,
         replay_buffer_kwargs=dict(handle_timeout_termination=False),
+        n_action_gradient_steps=20,
+        action_learning_rate=0.03,
+        action_grad_norm=0.1,
+        actor_target_interval=1,
+        max_grad_norm=2.0,
     )
     #: Arguments of the policy that a user may replace by ``policy_kwargs``.
     policy_defaults: ClassVar[dict[str, Any]] = dict(
         denoiser_class=PositionalDenoiser, initialize=small_normal, optimizer_kwargs=dict(eps=1e-5)
     )
 
+    #: Standard deviation of ``x_T``.
+    start_scale: ClassVar[float] = 1.0
     #: Of the Adam that improves actions.
     action_epsilon: ClassVar[float] = 1e-5
+
+    # Arguments of the constructor, see DIPOArguments
+    n_action_gradient_steps: int
+    action_learning_rate: float
+    action_grad_norm: float
+    actor_target_interval: int
 
     _improved: th.Tensor
 
@@ -77,19 +103,8 @@ class DIPO(DiffusionAlgorithm):
         policy: str | type[DiffusionPolicy],
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 3e-4,
-        *,
-        n_action_gradient_steps: int = 20,
-        action_learning_rate: float = 0.03,
-        action_grad_norm: float = 0.1,
-        actor_target_interval: int = 1,
-        max_grad_norm: float | None = 2.0,
-        **kwargs: Unpack[DiffusionArguments],
+        **kwargs: Unpack[DIPOArguments],
     ) -> None:
-        self.n_action_gradient_steps = n_action_gradient_steps
-        self.action_learning_rate = action_learning_rate
-        self.action_grad_norm = action_grad_norm
-        self.actor_target_interval = actor_target_interval
-        self.max_grad_norm = max_grad_norm
         super().__init__(policy, env, learning_rate, **kwargs)
 
     def _check_arguments(self) -> None:
@@ -111,16 +126,13 @@ class DIPO(DiffusionAlgorithm):
             return ImprovedDictReplayBuffer
         return ImprovedNStepReplayBuffer if issubclass(usual, NStepReplayBuffer) else ImprovedReplayBuffer
 
-    def _noise_schedule(self) -> th.Tensor:
-        return cosine_schedule(self.n_denoising_steps)
-
-    def _policy_arguments(self) -> dict[str, Any]:
-        return super()._policy_arguments() | dict(start_scale=1.0)
+    def _make_process(self) -> DiffusionProcess:
+        return DiffusionProcess(cosine_schedule(self.n_denoising_steps))
 
     def _target_interval(self, name: str) -> int:
         return self.actor_target_interval if name == "denoiser" else super()._target_interval(name)
 
-    def _sample(self, batch_size: int) -> ActorBatch:  # type: ignore[override]
+    def _sample(self, batch_size: int) -> Batch:
         batch = super()._sample(batch_size)
         other = cast(ImprovedActions, self.replay_buffer).sample_improved(batch_size, env=self._vec_normalize_env)
         self._where = other.where
@@ -128,17 +140,14 @@ class DIPO(DiffusionAlgorithm):
         if not hasattr(self, "_improved") or self._improved.shape != other.actions.shape:
             self._improved = th.empty_like(other.actions)
         self._improved.copy_(other.actions)
-        return ActorBatch(**batch._asdict(), actor_observations=other.observations)
+        return cast(Batch, ActorBatch(batch, other.observations))
 
     def _next_actions(self, batch: Batch) -> th.Tensor:
         return self.policy.sample(self.policy.denoiser_target, self.policy.features(batch.next_observations))
 
-    def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
-        if not self._is_due(self.policy_delay):
-            return
-        features = self.policy.features(cast(ActorBatch, batch).actor_observations).detach()
+    def _actor_loss(self, features: th.Tensor, batch: Batch) -> th.Tensor:
         actions = self._improve(features)
-        yield Loss("actor_loss", "actor", self._cloning_loss(features, actions, th.ones_like(actions[:, 0])))
+        return self._cloning_loss(features, actions, th.ones_like(actions[:, 0]))
 
     @th.no_grad()
     def _improve(self, features: th.Tensor) -> th.Tensor:

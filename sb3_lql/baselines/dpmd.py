@@ -65,12 +65,12 @@ class DPMD(TemperatureAlgorithm):
 
     def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
         features = self.policy.features(batch.next_observations).detach()
-        weights = self._weights(features, next_actions)
+        weights = self._weights(features, next_actions)  # at every update, for the running mean and deviation
         if self._is_due(self.policy_delay):
             yield Loss("actor_loss", "actor", self._cloning_loss(features, next_actions, weights))
         if self.repeat_critic_step:
             self._guard.take_step(self.policy.optimizer)
-        yield from super()._after_td_step(batch, q_values, next_actions)
+        yield from self._temperature_step()
 
     @th.no_grad()
     def _weights(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:

@@ -1,6 +1,5 @@
 """Mean Velocity Policy."""
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch as th
@@ -12,14 +11,14 @@ from sb3_lql.common.validation import check_number
 from sb3_lql.diffusion.family import DiffusionAlgorithm, DiffusionArguments
 from sb3_lql.diffusion.flow import MeanFlow, mean_flow_losses
 from sb3_lql.diffusion.policies import DiffusionPolicy
-from sb3_lql.engine.algorithm import Batch, Loss
+from sb3_lql.engine.algorithm import Batch
 from sb3_lql.networks.denoisers import MeanVelocity
 
 
 class MVP(DiffusionAlgorithm):
     """
-    Mean Velocity Policy (MVP; the paper's MFP), **unofficial**: a network says the mean velocity of a flow from noise
-    to actions, which takes one step, and clones the best of its own actions.
+    Mean Velocity Policy (MVP; the paper's MFP), **unofficial**: a network predicts the mean velocity of a flow from
+    noise to actions, which takes one step, and clones the best of its own actions.
 
     With ``u(x, t, r)`` the mean velocity between the times t and r, an action is ``e + u(e, 0, 1)`` with ``e ~
     N(0, I)``. Of 32, the critics choose the best, to act with, for the TD target, and for the network to learn: with
@@ -60,6 +59,8 @@ class MVP(DiffusionAlgorithm):
     policy_defaults: ClassVar[dict[str, Any]] = dict(activation_fn=nn.GELU, denoiser_class=MeanVelocity)
     #: Fewest steps of a chain.
     min_denoising_steps: ClassVar[int] = 1
+    #: Standard deviation of the noise from which a flow starts.
+    start_scale: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -77,24 +78,17 @@ class MVP(DiffusionAlgorithm):
         check_number("velocity_weight", self.velocity_weight, low=0.0)
         super()._check_arguments()
 
-    def _policy_arguments(self) -> dict[str, Any]:
-        return super()._policy_arguments() | dict(process=MeanFlow(self.n_denoising_steps), start_scale=1.0)
+    def _make_process(self) -> MeanFlow:
+        return MeanFlow(self.n_denoising_steps)
 
-    def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
-        if not self._is_due(self.policy_delay):
-            return
+    def _actor_loss(self, features: th.Tensor, batch: Batch) -> th.Tensor:
         network = self.policy.denoiser
-        features = self.policy.features(batch.observations).detach()
         actions = self.policy.best_actions(network, features)
         times = th.rand(2, len(actions), 1, device=actions.device)
         of_mean, of_instant = mean_flow_losses(
-            lambda x, times: network(features, x, times),
-            actions,
-            th.randn_like(actions),
-            t=times.amin(dim=0),
-            r=times.amax(dim=0),
+            network.given(features), actions, th.randn_like(actions), t=times.amin(dim=0), r=times.amax(dim=0)
         )
-        yield Loss("actor_loss", "actor", of_mean + self.velocity_weight * of_instant)
+        return of_mean + self.velocity_weight * of_instant
 
     def _update_constants(self) -> tuple[Any, ...]:
         return *super()._update_constants(), self.velocity_weight

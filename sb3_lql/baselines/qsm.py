@@ -1,7 +1,6 @@
 """Q-Score Matching."""
 
 import math
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch as th
@@ -13,7 +12,7 @@ from sb3_lql.common.validation import check_count, check_number, check_positive
 from sb3_lql.diffusion.family import DiffusionAlgorithm, DiffusionArguments
 from sb3_lql.diffusion.policies import DiffusionPolicy
 from sb3_lql.diffusion.process import AncestralProcess, variance_preserving_schedule
-from sb3_lql.engine.algorithm import Batch, Loss
+from sb3_lql.engine.algorithm import Batch
 from sb3_lql.networks.denoisers import FourierDenoiser
 from sb3_lql.networks.layers import xavier_uniform
 
@@ -61,6 +60,8 @@ class QSM(DiffusionAlgorithm):
         denoiser_kwargs=dict(activation_fn=nn.Mish),
         initialize=xavier_uniform,
     )
+    #: Standard deviation of ``x_T``.
+    start_scale: ClassVar[float] = 1.0
     #: Whether actions with noise are clipped to the box.
     clip_noisy_actions = True
 
@@ -86,22 +87,18 @@ class QSM(DiffusionAlgorithm):
         check_count("decay_updates", self.decay_updates)
         super()._check_arguments()
 
-    def _policy_arguments(self) -> dict[str, Any]:
-        process = AncestralProcess(variance_preserving_schedule(self.n_denoising_steps))
-        return super()._policy_arguments() | dict(process=process, start_scale=1.0)
+    def _make_process(self) -> AncestralProcess:
+        return AncestralProcess(variance_preserving_schedule(self.n_denoising_steps))
 
-    def _exploration_scale(self) -> th.Tensor:
-        return th.full((), self.noise_scale, device=self.device)
+    def _exploration_scale(self) -> th.Tensor | None:
+        return th.full((), self.noise_scale, device=self.device) if self.noise_scale else None
 
-    def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
-        if not self._is_due(self.policy_delay):
-            return
-        features = self.policy.features(batch.observations).detach()
+    def _actor_loss(self, features: th.Tensor, batch: Batch) -> th.Tensor:
         actions = batch.actions.float()
         t = self._sample_times(len(actions))
         noisy = self._diffusion.add_noise(actions, t, th.randn_like(actions))
         target, weights = self._denoising_target(features, noisy), th.ones_like(noisy[:, 0])
-        yield Loss("actor_loss", "actor", self._weighted_denoising_loss(features, noisy, t, target, weights))
+        return self._weighted_denoising_loss(features, noisy, t, target, weights)
 
     @th.no_grad()
     def _denoising_target(self, features: th.Tensor, actions: th.Tensor) -> th.Tensor:

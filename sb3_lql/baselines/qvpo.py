@@ -1,6 +1,5 @@
 """Q-weighted Variational Policy Optimization."""
 
-from collections.abc import Iterator
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -12,8 +11,8 @@ from typing_extensions import Unpack
 from sb3_lql.common.validation import check_count, check_number
 from sb3_lql.diffusion.family import ActorBatch, DiffusionAlgorithm, DiffusionArguments
 from sb3_lql.diffusion.policies import DiffusionPolicy
-from sb3_lql.diffusion.process import cosine_schedule
-from sb3_lql.engine.algorithm import Batch, Loss
+from sb3_lql.diffusion.process import DiffusionProcess, cosine_schedule
+from sb3_lql.engine.algorithm import Batch
 from sb3_lql.engine.policy import best_of_samples
 from sb3_lql.networks.denoisers import PositionalDenoiser
 from sb3_lql.networks.layers import small_normal
@@ -62,6 +61,8 @@ class QVPO(DiffusionAlgorithm):
     policy_defaults: ClassVar[dict[str, Any]] = dict(
         denoiser_class=PositionalDenoiser, initialize=small_normal, optimizer_kwargs=dict(eps=1e-5), fixed_noise=True
     )
+    #: Standard deviation of ``x_T``.
+    start_scale: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -96,30 +97,25 @@ class QVPO(DiffusionAlgorithm):
         check_count("decay_steps", self.decay_steps)
         super()._check_arguments()
 
-    def _noise_schedule(self) -> th.Tensor:
-        return cosine_schedule(self.n_denoising_steps)
+    def _make_process(self) -> DiffusionProcess:
+        return DiffusionProcess(cosine_schedule(self.n_denoising_steps))
 
     def _policy_arguments(self) -> dict[str, Any]:
-        return super()._policy_arguments() | dict(start_scale=1.0, running=dict(uniform_weight=self.uniform_weight))
+        return super()._policy_arguments() | dict(running=dict(uniform_weight=self.uniform_weight))
 
-    def _sample(self, batch_size: int) -> ActorBatch:  # type: ignore[override]
+    def _sample(self, batch_size: int) -> Batch:
         batch, other = super()._sample(batch_size), super()._sample(batch_size)
-        return ActorBatch(**batch._asdict(), actor_observations=other.observations)
+        return cast(Batch, ActorBatch(batch, other.observations))
 
     def _next_actions(self, batch: Batch) -> th.Tensor:
-        n, policy, critic = self.n_behavior_samples, self.policy, self.critic_target
-        rows = policy.features(batch.next_observations).repeat_interleave(n, dim=0)
-        of_target = critic.features(batch.next_observations).repeat_interleave(n, dim=0)
-        actions = policy.sample(policy.denoiser_target, rows)
-        return best_of_samples(actions, n, lambda: critic.lowest_q_values(of_target, actions))
+        policy, critic, obs = self.policy, self.critic_target, batch.next_observations
+        return policy.best_actions(
+            policy.denoiser_target, policy.features(obs), self.n_behavior_samples, critic, critic.features(obs)
+        )
 
-    def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
-        if not self._is_due(self.policy_delay):
-            return
-        features = self.policy.features(cast(ActorBatch, batch).actor_observations).detach()
+    def _actor_loss(self, features: th.Tensor, batch: Batch) -> th.Tensor:
         actions, weights = self._targets(features)
-        features = features.repeat(1 + self.n_uniform_actions, 1)
-        yield Loss("actor_loss", "actor", self._cloning_loss(features, actions, weights))
+        return self._cloning_loss(features.repeat(1 + self.n_uniform_actions, 1), actions, weights)
 
     @th.no_grad()
     def _targets(self, features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

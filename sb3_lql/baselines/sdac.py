@@ -1,7 +1,6 @@
 """Soft Diffusion Actor-Critic."""
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -10,9 +9,9 @@ from typing_extensions import Unpack
 from sb3_lql.common.validation import check_count
 from sb3_lql.diffusion.policies import DiffusionPolicy
 from sb3_lql.diffusion.temperature import TemperatureAlgorithm, TemperatureArguments
-from sb3_lql.engine.algorithm import Batch, Loss
+from sb3_lql.engine.algorithm import Batch
 
-#: Times ``Q / alpha`` in the weights' exponent.
+#: Factor on ``Q / alpha`` in the exponent of the weights.
 EXPONENT_SCALE = 5.0
 
 
@@ -23,7 +22,7 @@ class SDAC(TemperatureAlgorithm):
 
     At a noisy action x of time t, each guess e of the noise points to an action; the denoiser learns the guesses, with
     weights ``softmax(5 min Q(s, x_0(x, e)) / alpha)`` over them. Defaults, delays and quirks are those of the authors'
-    code: the gradient is of the critics of before the TD step, and the clip of x_0 alters Q but not e.
+    code: the critics are those before the TD step, and the clip of x_0 alters Q but not e.
 
     Paper: https://arxiv.org/abs/2502.00361
 
@@ -31,6 +30,9 @@ class SDAC(TemperatureAlgorithm):
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
     :raises TypeError: for values of the wrong type, and unknown arguments
     """
+
+    #: Whether the denoiser learns before the TD step, from critics that have not taken it.
+    actor_learns_first: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -48,17 +50,14 @@ class SDAC(TemperatureAlgorithm):
         check_count("n_guesses", self.n_guesses)
         super()._check_arguments()
 
-    def _before_td_step(self, batch: Batch) -> Iterator[Loss]:
-        if not self._is_due(self.policy_delay):
-            return
+    def _actor_loss(self, features: th.Tensor, batch: Batch) -> th.Tensor:
         policy, process = self.policy, self._diffusion
-        features = policy.features(batch.observations).detach()
         actions = self._explore(policy.best_actions(policy.denoiser, features))
         t = self._sample_times(len(actions))
         noisy = process.add_noise(actions, t, th.randn_like(actions))
         guesses = th.randn(self.n_guesses, *actions.shape, device=actions.device)
         weights = self._weights(features, process.remove_noise(noisy, t, guesses))
-        yield Loss("actor_loss", "actor", self._weighted_denoising_loss(features, noisy, t, guesses, weights))
+        return self._weighted_denoising_loss(features, noisy, t, guesses, weights)
 
     def _update_constants(self) -> tuple[Any, ...]:
         return *super()._update_constants(), self.n_guesses

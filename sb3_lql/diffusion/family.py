@@ -1,5 +1,6 @@
 """The algorithms whose policy is a denoising chain, trained by a loss of their own beside the critics."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -10,8 +11,8 @@ from stable_baselines3.common.policies import BasePolicy
 from sb3_lql.common.scaling import center_and_half_range
 from sb3_lql.common.validation import check_count, check_number, check_positive
 from sb3_lql.diffusion.policies import CnnPolicy, DiffusionPolicy, MlpPolicy, MultiInputPolicy
-from sb3_lql.diffusion.process import DiffusionProcess, linear_schedule
-from sb3_lql.engine.algorithm import Batch, ChainAlgorithm
+from sb3_lql.diffusion.process import ActionProcess, DiffusionProcess, linear_schedule
+from sb3_lql.engine.algorithm import Batch, ChainAlgorithm, Loss
 from sb3_lql.engine.arguments import DEFAULTS, SharedArguments
 
 #: Updates of the actor between which its learning rate falls linearly.
@@ -19,22 +20,15 @@ DECAY = (25_000, 75_000)
 
 
 class ActorBatch(NamedTuple):
-    """A minibatch with which the denoiser's own comes."""
+    """A minibatch, whose fields are also its own, with observations for the denoiser beside it."""
 
-    #: As in SB3's minibatch, like the next five.
-    observations: Any
-    #: Likewise.
-    actions: th.Tensor
-    #: Likewise.
-    next_observations: Any
-    #: Likewise.
-    dones: th.Tensor
-    #: Likewise.
-    rewards: th.Tensor
-    #: Likewise.
-    discounts: th.Tensor | None = None
-    #: What the denoiser learns from.
-    actor_observations: Any = None
+    #: The minibatch, of whatever fields it has.
+    batch: Batch
+    #: What the denoiser learns from, in place of the minibatch's observations.
+    actor_observations: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.batch, name)
 
 
 class DiffusionArguments(SharedArguments, total=False):
@@ -88,27 +82,56 @@ class DiffusionAlgorithm(ChainAlgorithm):
     delays: ClassVar[tuple[str, ...]] = ("policy_delay",)
     #: Fewest steps of a chain.
     min_denoising_steps: ClassVar[int] = 2
+    #: Standard deviation of ``x_T``.
+    start_scale: ClassVar[float] = 0.5
+    #: Whether the denoiser learns before the TD step, from critics that have not taken it.
+    actor_learns_first: ClassVar[bool] = False
     #: Whether actions with noise are clipped to the box.
     clip_noisy_actions: bool = False
 
     #: The policy: critics, denoiser and their targets.
     policy: DiffusionPolicy
-    #: As the constructor takes it.
+    # Arguments of the constructor, see DiffusionArguments
     n_denoising_steps: int
-    #: As the constructor takes it.
     policy_delay: int
-    #: As the constructor takes it.
     actor_learning_rate: float
-    #: As the constructor takes it.
     final_actor_learning_rate: float | None
 
-    def _noise_schedule(self) -> th.Tensor:
-        """``alpha_bar`` of the process, shape (T,)."""
-        return linear_schedule(self.n_denoising_steps, 0.8)
+    def _make_process(self) -> ActionProcess:
+        """
+        :return: the chain, and its schedule
+        """
+        return DiffusionProcess(linear_schedule(self.n_denoising_steps, 0.8))
 
-    def _exploration_scale(self) -> th.Tensor:
-        """Standard deviation of the noise on actions that are stored, and on those of targets, shape ()."""
-        return th.zeros((), device=self.device)
+    def _actor_loss(self, features: th.Tensor, batch: Batch) -> th.Tensor:
+        """
+        What the denoiser descends. An algorithm has this, or an :meth:`_after_td_step` of its own.
+
+        :param features: of the minibatch's observations, or of the denoiser's own in an :class:`ActorBatch`; shape
+            (batch, features_dim), without gradient
+        :param batch: the minibatch
+        :return: scalar, with its graph
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say what its denoiser learns: override _actor_loss.")
+
+    def _actor_step(self, batch: Batch) -> Iterator[Loss]:
+        """The denoiser's step, if it is due."""
+        if self._is_due(self.policy_delay):
+            observations = getattr(batch, "actor_observations", batch.observations)
+            features = self.policy.features(observations).detach()
+            yield Loss("actor_loss", "actor", self._actor_loss(features, batch))
+
+    def _before_td_step(self, batch: Batch) -> Iterator[Loss]:
+        if self.actor_learns_first:
+            yield from self._actor_step(batch)
+
+    def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
+        if not self.actor_learns_first:
+            yield from self._actor_step(batch)
+
+    def _exploration_scale(self) -> th.Tensor | None:
+        """Standard deviation of the noise on actions that are stored, and on those of targets, shape (), if any."""
+        return None
 
     def _next_actions(self, batch: Batch) -> th.Tensor:
         return self._explore(
@@ -117,7 +140,10 @@ class DiffusionAlgorithm(ChainAlgorithm):
 
     def _explore(self, actions: th.Tensor) -> th.Tensor:
         """Actions with noise, which may leave the box unless it is clipped."""
-        actions = actions + self._exploration_scale() * th.randn_like(actions)
+        scale = self._exploration_scale()
+        if scale is None:
+            return actions
+        actions = actions + scale * th.randn_like(actions)
         return actions.clamp(-1.0, 1.0) if self.clip_noisy_actions else actions
 
     @property
@@ -176,8 +202,7 @@ class DiffusionAlgorithm(ChainAlgorithm):
         return float(np.clip((self._n_updates / self.policy_delay - begin) / (end - begin), 0.0, 1.0))
 
     def _policy_arguments(self) -> dict[str, Any]:
-        process = DiffusionProcess(self._noise_schedule())
-        return super()._policy_arguments() | dict(process=process, start_scale=0.5)
+        return super()._policy_arguments() | dict(process=self._make_process(), start_scale=self.start_scale)
 
     def _check_arguments(self) -> None:
         check_count("n_denoising_steps", self.n_denoising_steps, low=self.min_denoising_steps)
@@ -190,7 +215,8 @@ class DiffusionAlgorithm(ChainAlgorithm):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         action, scaled = super()._sample_action(learning_starts, action_noise, n_envs)
-        if not self._exploration_scale() or (self._n_updates == 0 and self.num_timesteps < learning_starts):
+        warming_up = self._n_updates == 0 and self.num_timesteps < learning_starts
+        if warming_up or self._exploration_scale() is None:
             return action, scaled
         scaled = self._explore(th.as_tensor(scaled, device=self.device)).cpu().numpy()
         if self.clip_noisy_actions:

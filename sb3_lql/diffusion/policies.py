@@ -202,18 +202,29 @@ class DiffusionPolicy(ChainPolicy):
         chain = compiled_denoising_chain if self.compiles else denoising_chain
         return chain(self.process, denoiser, features, start, noise)
 
-    def best_actions(self, denoiser: ConditionedNetwork, features: th.Tensor) -> th.Tensor:
+    @th.no_grad()
+    def best_actions(
+        self,
+        denoiser: ConditionedNetwork,
+        features: th.Tensor,
+        n_samples: int | None = None,
+        critic: EnsembleCritic | None = None,
+        critic_features: th.Tensor | None = None,
+    ) -> th.Tensor:
         """
-        The best of ``n_action_samples`` chains for each row.
+        The best of several chains for each row.
 
         :param denoiser: the online one, or its average
         :param features: shape (batch, features_dim)
+        :param n_samples: number of chains; ``n_action_samples`` by default
+        :param critic: whose smallest Q chooses; the online one by default
+        :param critic_features: what another critic makes of the same observations, shape (batch, features_dim)
         :return: shape (batch, action_dim), without gradient
         """
-        with th.no_grad():
-            rows = features.repeat_interleave(self.n_action_samples, dim=0)
-            actions = self.sample(denoiser, rows)
-            return best_of_samples(actions, self.n_action_samples, lambda: self.critic.lowest_q_values(rows, actions))
+        n, critic = n_samples or self.n_action_samples, critic or self.critic
+        judged = features if critic_features is None else critic_features
+        actions = self.sample(denoiser, features.repeat_interleave(n, dim=0))
+        return best_of_samples(actions, n, lambda: critic.lowest_q_values(judged.repeat_interleave(n, dim=0), actions))
 
     @th.no_grad()
     def sample(self, denoiser: ConditionedNetwork, features: th.Tensor) -> th.Tensor:

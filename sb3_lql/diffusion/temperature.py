@@ -56,13 +56,10 @@ class TemperatureAlgorithm(DiffusionAlgorithm):
     #: Names of arguments that say every how many updates something is done.
     delays: ClassVar[tuple[str, ...]] = ("policy_delay", "temperature_interval")
 
-    #: As the constructor takes it.
+    # Arguments of the constructor, see TemperatureArguments
     noise_scale: float
-    #: As the constructor takes it.
     initial_temperature: float
-    #: As the constructor takes it.
     temperature_interval: int
-    #: As the constructor takes it.
     temperature_learning_rate: float
 
     @property
@@ -74,7 +71,11 @@ class TemperatureAlgorithm(DiffusionAlgorithm):
         return self.noise_scale * self.temperature
 
     def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
-        """The temperature's step; an algorithm adds what comes before it."""
+        yield from super()._after_td_step(batch, q_values, next_actions)
+        yield from self._temperature_step()
+
+    def _temperature_step(self) -> Iterator[Loss]:
+        """The temperature's step, if it is due."""
         self._log("temperature", self.temperature)
         if self._is_due(self.temperature_interval):
             log_std = math.log(self.noise_scale) + self.policy.log_temperature.detach()

@@ -83,7 +83,7 @@ def test_weights_start_as_the_authors() -> None:
 def test_the_loss_is_the_one_written_out(model: Any) -> None:
     model._n_updates = 1
     obs = th.linspace(-1, 1, 24).view(8, 3)
-    batch = ActorBatch(*random_batch(model), actor_observations=obs)
+    batch = ActorBatch(random_batch(model), actor_observations=obs)
     th.manual_seed(2)
     (loss,) = model._after_td_step(batch, th.zeros(2, 8, 1), batch.actions)
 

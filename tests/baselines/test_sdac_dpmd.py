@@ -43,7 +43,7 @@ def test_temperature_falls_as_the_authors(algorithm: Any, env: str) -> None:
     found = []
     for update in range(1, 400_000, model.temperature_interval):
         model._n_updates = update
-        (loss,) = list(steps_of_temperature(model))
+        (loss,) = model._temperature_step()
         optimizer.zero_grad()
         loss.value.backward()
         optimizer.step()
@@ -52,12 +52,6 @@ def test_temperature_falls_as_the_authors(algorithm: Any, env: str) -> None:
     assert after == pytest.approx(TEMPERATURES, rel=2e-5)
     assert min(found) == pytest.approx(LOWEST_TEMPERATURE, rel=2e-6)
     assert found[-1] == pytest.approx(0.983780, rel=2e-6)
-
-
-def steps_of_temperature(model: Any) -> Any:
-    from sb3_lql.diffusion.temperature import TemperatureAlgorithm
-
-    return TemperatureAlgorithm._after_td_step(model, None, None, None)  # type: ignore[arg-type]
 
 
 def test_sdac_weights_are_the_authors() -> None:

@@ -2,13 +2,12 @@
 
 from typing import Any, ClassVar
 
-import torch as th
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from typing_extensions import Unpack
 
 from sb3_lql.baselines.dacer import DACER
 from sb3_lql.diffusion.policies import DiffusionPolicy
-from sb3_lql.diffusion.process import linear_schedule
+from sb3_lql.diffusion.process import DiffusionProcess, linear_schedule
 from sb3_lql.diffusion.temperature import TemperatureArguments
 
 
@@ -26,6 +25,8 @@ class ComparedDACER(DACER):
     defaults: ClassVar[dict[str, Any]] = DACER.defaults | dict(
         actor_learning_rate=3e-4, final_actor_learning_rate=3e-5, noise_scale=0.15
     )
+    #: Standard deviation of ``x_T``.
+    start_scale: ClassVar[float] = 0.5
 
     def __init__(
         self,
@@ -36,8 +37,5 @@ class ComparedDACER(DACER):
     ) -> None:
         super().__init__(policy, env, learning_rate, **kwargs)
 
-    def _noise_schedule(self) -> th.Tensor:
-        return linear_schedule(self.n_denoising_steps, 0.3)
-
-    def _policy_arguments(self) -> dict[str, Any]:
-        return super()._policy_arguments() | dict(start_scale=0.5)
+    def _make_process(self) -> DiffusionProcess:
+        return DiffusionProcess(linear_schedule(self.n_denoising_steps, 0.3))

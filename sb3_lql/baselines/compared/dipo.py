@@ -7,10 +7,9 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import nn
 from typing_extensions import Unpack
 
-from sb3_lql.baselines.dipo import DIPO
-from sb3_lql.diffusion.family import DiffusionArguments
+from sb3_lql.baselines.dipo import DIPO, DIPOArguments
 from sb3_lql.diffusion.policies import DiffusionPolicy
-from sb3_lql.diffusion.process import linear_schedule
+from sb3_lql.diffusion.process import DiffusionProcess, linear_schedule
 
 #: Weight of the denoising loss.
 LOSS_WEIGHT = 0.5
@@ -32,11 +31,15 @@ class ComparedDIPO(DIPO):
     """
 
     #: The arguments that are not passed.
-    defaults: ClassVar[dict[str, Any]] = DIPO.defaults | dict(replay_buffer_kwargs=None)
+    defaults: ClassVar[dict[str, Any]] = DIPO.defaults | dict(
+        replay_buffer_kwargs=None, n_action_gradient_steps=30, action_grad_norm=0.16, actor_target_interval=2
+    )
     #: Arguments of the policy that a user may replace by ``policy_kwargs``.
     policy_defaults: ClassVar[dict[str, Any]] = dict(
         activation_fn=nn.ReLU, denoiser_kwargs=dict(time_network=False, activation_fn=nn.ReLU)
     )
+    #: Standard deviation of ``x_T``.
+    start_scale: ClassVar[float] = 0.5
     #: Of the Adam that improves actions.
     action_epsilon: ClassVar[float] = 1e-8
 
@@ -45,31 +48,12 @@ class ComparedDIPO(DIPO):
         policy: str | type[DiffusionPolicy],
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 3e-4,
-        *,
-        n_action_gradient_steps: int = 30,
-        action_learning_rate: float = 0.03,
-        action_grad_norm: float = 0.16,
-        actor_target_interval: int = 2,
-        max_grad_norm: float | None = 2.0,
-        **kwargs: Unpack[DiffusionArguments],
+        **kwargs: Unpack[DIPOArguments],
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            n_action_gradient_steps=n_action_gradient_steps,
-            action_learning_rate=action_learning_rate,
-            action_grad_norm=action_grad_norm,
-            actor_target_interval=actor_target_interval,
-            max_grad_norm=max_grad_norm,
-            **kwargs,
-        )
+        super().__init__(policy, env, learning_rate, **kwargs)
 
-    def _noise_schedule(self) -> th.Tensor:
-        return linear_schedule(self.n_denoising_steps, 0.3)
-
-    def _policy_arguments(self) -> dict[str, Any]:
-        return super()._policy_arguments() | dict(start_scale=0.5)
+    def _make_process(self) -> DiffusionProcess:
+        return DiffusionProcess(linear_schedule(self.n_denoising_steps, 0.3))
 
     def _largest_action_gradient(self) -> float:
         return self.action_grad_norm

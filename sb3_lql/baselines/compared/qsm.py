@@ -1,6 +1,5 @@
 """QSM as the paper very likely ran it."""
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch as th
@@ -11,7 +10,7 @@ from typing_extensions import Unpack
 from sb3_lql.diffusion.family import DiffusionAlgorithm, DiffusionArguments
 from sb3_lql.diffusion.policies import DiffusionPolicy
 from sb3_lql.diffusion.process import ActionProcess, NetworkFunction
-from sb3_lql.engine.algorithm import Batch, Loss
+from sb3_lql.engine.algorithm import Batch
 from sb3_lql.networks.denoisers import Score
 
 
@@ -63,6 +62,8 @@ class ComparedQSM(DiffusionAlgorithm):
     )
     #: Arguments of the policy that a user may replace by ``policy_kwargs``.
     policy_defaults: ClassVar[dict[str, Any]] = dict(activation_fn=nn.ReLU, denoiser_class=Score)
+    #: Standard deviation of the point from which a chain starts.
+    start_scale: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -73,13 +74,12 @@ class ComparedQSM(DiffusionAlgorithm):
     ) -> None:
         super().__init__(policy, env, learning_rate, **kwargs)
 
-    def _policy_arguments(self) -> dict[str, Any]:
-        return super()._policy_arguments() | dict(process=ScoreChain(self.n_denoising_steps), start_scale=1.0)
+    def _make_process(self) -> ScoreChain:
+        return ScoreChain(self.n_denoising_steps)
 
-    def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
-        if not self._is_due(self.policy_delay):
-            return
-        features, actions = self.policy.features(batch.observations).detach(), batch.actions.float()
+    def _actor_loss(self, features: th.Tensor, batch: Batch) -> th.Tensor:
+        actions = batch.actions.float()
         with th.no_grad():
             _, gradient = self.critic.lowest_value_and_gradient(features)(actions)
-        yield Loss("actor_loss", "actor", (self.policy.denoiser(features, actions, 0) - gradient).square().mean())
+        loss: th.Tensor = (self.policy.denoiser(features, actions, 0) - gradient).square().mean()
+        return loss

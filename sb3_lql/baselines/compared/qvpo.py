@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from sb3_lql.diffusion.family import DiffusionAlgorithm, DiffusionArguments
 from sb3_lql.diffusion.policies import DiffusionPolicy
-from sb3_lql.diffusion.process import linear_schedule
+from sb3_lql.diffusion.process import DiffusionProcess, linear_schedule
 from sb3_lql.engine.algorithm import Batch, Loss
 from sb3_lql.engine.optimization import frozen
 
@@ -57,27 +57,28 @@ class ComparedQVPO(DiffusionAlgorithm):
     ) -> None:
         super().__init__(policy, env, learning_rate, **kwargs)
 
-    def _noise_schedule(self) -> th.Tensor:
-        return linear_schedule(self.n_denoising_steps, 0.3)
+    def _make_process(self) -> DiffusionProcess:
+        return DiffusionProcess(linear_schedule(self.n_denoising_steps, 0.3))
 
     def _policy_arguments(self) -> dict[str, Any]:
         own = dict(acts_with_target=True, running=dict(uniform_weight=FIRST_WEIGHT))
         return super()._policy_arguments() | own
 
     def _after_td_step(self, batch: Batch, q_values: th.Tensor, next_actions: th.Tensor) -> Iterator[Loss]:
-        if self._is_due(self.policy_delay):
-            features = self.policy.features(batch.observations).detach()
-            actions, weights = self._best(features)
-            n, numel = N_UNIFORM_ACTIONS * len(features), N_UNIFORM_ACTIONS * features.numel()
-            shuffled = features.repeat(N_UNIFORM_ACTIONS, 1).view(-1)[th.randperm(numel, device=self.device)]
-            of_shuffled = weights.repeat(N_UNIFORM_ACTIONS)[th.randperm(n, device=self.device)]
-            uniform = 2.0 * th.rand(n, actions.shape[1], device=self.device) - 1.0
-
-            features = th.cat([features, shuffled.view(n, -1)])
-            actions = th.cat([actions.detach(), uniform])
-            weights = th.cat([weights, self.policy.get_buffer("uniform_weight") * of_shuffled])
-            yield Loss("actor_loss", "actor", self._cloning_loss(features, actions, weights))
+        yield from super()._after_td_step(batch, q_values, next_actions)
         self._guard.take_step(self.policy.optimizer)
+
+    def _actor_loss(self, features: th.Tensor, batch: Batch) -> th.Tensor:
+        actions, weights = self._best(features)
+        n, numel = N_UNIFORM_ACTIONS * len(features), N_UNIFORM_ACTIONS * features.numel()
+        shuffled = features.repeat(N_UNIFORM_ACTIONS, 1).view(-1)[th.randperm(numel, device=self.device)]
+        of_shuffled = weights.repeat(N_UNIFORM_ACTIONS)[th.randperm(n, device=self.device)]
+        uniform = 2.0 * th.rand(n, actions.shape[1], device=self.device) - 1.0
+        return self._cloning_loss(
+            th.cat([features, shuffled.view(n, -1)]),
+            th.cat([actions.detach(), uniform]),
+            th.cat([weights, self.policy.get_buffer("uniform_weight") * of_shuffled]),
+        )
 
     def _best(self, features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
