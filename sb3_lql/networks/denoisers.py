@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sb3_lql.networks.layers import multilayer_perceptron, positional_codes, sinusoidal_levels, truncated_linear
 
-#: Size of the embedding of a time.
+#: Size of the code of a time that a network embeds, and of its embedding; a code that enters as it is has twice that.
 TIME_DIM = 16
 
 
@@ -83,36 +83,33 @@ class ConditionedNetwork(nn.Module):
         return self.given(features)(x, t)
 
 
-class Denoiser(ConditionedNetwork):
+class CodedDenoiser(ConditionedNetwork):
     """
-    ``epsilon(s, x, t)``: a network on ``[features, x, embedding of t]``.
+    ``epsilon(s, x, t)``: a network on ``[features, x, embedding of t]``, with an embedding of fixed codes.
 
     :param features_dim: number of features of an observation
     :param action_dim: number of action coordinates
-    :param n_steps: number of times, 0 ... n_steps - 1
+    :param codes: those of the times, shape (n_steps, code_dim)
+    :param time_network: embeds them, as vectors of the same size
     :param net_arch: sizes of the hidden layers
     :param activation_fn: activation after each of them
-    :param time_network: embed times by Linear(16, 32), activation, Linear(32, 16); else by their code of size 32 alone
     """
 
-    #: Sinusoidal codes of all times, shape (n_steps, 16) or (n_steps, 32).
+    #: Codes of all times, shape (n_steps, code_dim).
     codes: th.Tensor
 
     def __init__(
         self,
         features_dim: int,
         action_dim: int,
-        n_steps: int,
+        codes: th.Tensor,
+        time_network: nn.Module,
         net_arch: list[int],
-        activation_fn: type[nn.Module] = nn.Mish,
-        time_network: bool = True,
+        activation_fn: type[nn.Module],
     ) -> None:
-        code_dim = TIME_DIM if time_network else 2 * TIME_DIM
-        super().__init__(features_dim, action_dim, code_dim)
-        self.register_buffer("codes", sinusoidal_levels(n_steps, code_dim), persistent=False)
-        self.time_network: nn.Module = (
-            multilayer_perceptron([TIME_DIM, 2 * TIME_DIM, TIME_DIM], activation_fn) if time_network else nn.Identity()
-        )
+        super().__init__(features_dim, action_dim, codes.shape[1])
+        self.register_buffer("codes", codes, persistent=False)
+        self.time_network = time_network
         self.add_layers(net_arch, activation_fn)
 
     def time_share(self, weight: th.Tensor, t: th.Tensor | int) -> th.Tensor:
@@ -124,10 +121,44 @@ class Denoiser(ConditionedNetwork):
         return F.linear(self.time_network(self.codes[t]), weight)
 
 
-class PositionalDenoiser(Denoiser):
+class Denoiser(CodedDenoiser):
+    """
+    ``epsilon(s, x, t)`` with sinusoidal codes of time.
+
+    :param features_dim: number of features of an observation
+    :param action_dim: number of action coordinates
+    :param n_steps: number of times, 0 ... n_steps - 1
+    :param net_arch: sizes of the hidden layers
+    :param activation_fn: activation after each of them
+    :param time_network: embed codes of size 16 by Linear(16, 32), activation, Linear(32, 16); else codes of size 32
+        enter as they are
+    """
+
+    def __init__(
+        self,
+        features_dim: int,
+        action_dim: int,
+        n_steps: int,
+        net_arch: list[int],
+        activation_fn: type[nn.Module] = nn.Mish,
+        time_network: bool = True,
+    ) -> None:
+        dim = TIME_DIM if time_network else 2 * TIME_DIM
+        embed = multilayer_perceptron([dim, 2 * dim, dim], activation_fn) if time_network else nn.Identity()
+        super().__init__(features_dim, action_dim, sinusoidal_levels(n_steps, dim), embed, net_arch, activation_fn)
+
+
+class PositionalDenoiser(CodedDenoiser):
     """
     ``epsilon(s, x, t)`` with positional codes of time, of size 32, that Linear(32, 256), activation, Linear(256, 32)
-    embeds. Arguments are those of :class:`Denoiser`.
+    embeds.
+
+    :param features_dim: number of features of an observation
+    :param action_dim: number of action coordinates
+    :param n_steps: number of times, 0 ... n_steps - 1
+    :param net_arch: sizes of the hidden layers
+    :param activation_fn: activation after each of them, and between the two layers of the embedding
+    :param width: size of the hidden one of these
     """
 
     def __init__(
@@ -139,10 +170,9 @@ class PositionalDenoiser(Denoiser):
         activation_fn: type[nn.Module] = nn.Mish,
         width: int = 256,
     ) -> None:
-        super().__init__(features_dim, action_dim, n_steps, net_arch, activation_fn, time_network=False)
-        dim = self.codes.shape[1]
-        self.register_buffer("codes", positional_codes(n_steps, dim), persistent=False)
-        self.time_network = multilayer_perceptron([dim, width, dim], activation_fn)
+        dim = 2 * TIME_DIM
+        embed = multilayer_perceptron([dim, width, dim], activation_fn)
+        super().__init__(features_dim, action_dim, positional_codes(n_steps, dim), embed, net_arch, activation_fn)
 
 
 class FourierDenoiser(ConditionedNetwork):
