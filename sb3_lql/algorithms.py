@@ -75,19 +75,29 @@ def _convert_lql(params: dict[str, Any]) -> None:
     params["langevin_step_size"] = (params.pop("first_step_size"), params.pop("last_step_size"))
 
 
-def _sample_diffusion(trial: optuna.Trial) -> dict[str, Any]:
+def _sample_actor(trial: optuna.Trial) -> dict[str, Any]:
     return _sample_reward_scale(trial) | {
         "actor_learning_rate": trial.suggest_float("actor_learning_rate", 3e-5, 1e-3, log=True),
-        "n_denoising_steps": trial.suggest_int("n_denoising_steps", 5, 20),
     }
 
 
-def _sample_temperature(trial: optuna.Trial) -> dict[str, Any]:
+def _sample_diffusion(trial: optuna.Trial, most_steps: int = 20) -> dict[str, Any]:
+    return _sample_actor(trial) | {
+        "n_denoising_steps": trial.suggest_int("n_denoising_steps", 5, most_steps),
+    }
+
+
+def _sample_temperature(trial: optuna.Trial, intervals: tuple[int, ...] = (50, 250, 1000)) -> dict[str, Any]:
     return _sample_diffusion(trial) | {
         "noise_scale": trial.suggest_float("noise_scale", 0.03, 0.3, log=True),
         "initial_temperature": trial.suggest_float("initial_temperature", 0.3, 5.0, log=True),
-        "temperature_interval": trial.suggest_categorical("temperature_interval", [50, 250, 1000]),
+        "temperature_interval": trial.suggest_categorical("temperature_interval", intervals),
     }
+
+
+def _sample_dacer(trial: optuna.Trial) -> dict[str, Any]:
+    # Where the temperature is due, mixtures are fitted to the actions of a minibatch, which takes half a minute
+    return _sample_temperature(trial, intervals=(5_000, 10_000, 20_000))
 
 
 def _sample_best_of(trial: optuna.Trial) -> dict[str, Any]:
@@ -104,7 +114,7 @@ def _sample_qsm(trial: optuna.Trial) -> dict[str, Any]:
 
 
 def _sample_dipo(trial: optuna.Trial) -> dict[str, Any]:
-    return _sample_diffusion(trial) | {
+    return _sample_diffusion(trial, most_steps=100) | {
         "n_action_gradient_steps": trial.suggest_int("n_action_gradient_steps", 5, 40),
         "action_learning_rate": trial.suggest_float("action_learning_rate", 3e-3, 0.1, log=True),
     }
@@ -119,8 +129,7 @@ def _sample_qvpo(trial: optuna.Trial) -> dict[str, Any]:
 
 
 def _sample_mvp(trial: optuna.Trial) -> dict[str, Any]:
-    return _sample_reward_scale(trial) | {
-        "actor_learning_rate": trial.suggest_float("actor_learning_rate", 3e-5, 1e-3, log=True),
+    return _sample_actor(trial) | {
         "velocity_weight": trial.suggest_float("velocity_weight", 0.25, 2.0, log=True),
         "n_action_samples": trial.suggest_categorical("n_action_samples", [8, 16, 32]),
     }
@@ -134,14 +143,14 @@ ALGORITHMS = {
         Entry(LQL, "LQL", _sample_lql, _convert_lql),
         Entry(QSM, "QSM", _sample_qsm),
         Entry(DIPO, "DIPO", _sample_dipo),
-        Entry(DACER, "DACER", _sample_temperature),
+        Entry(DACER, "DACER", _sample_dacer),
         Entry(QVPO, "QVPO", _sample_qvpo),
         Entry(SDAC, "SDAC", _sample_best_of),
         Entry(DPMD, "DPMD", _sample_best_of),
         Entry(MVP, "MVP", _sample_mvp),
         Entry(ComparedQSM, "QSM (compared)", _sample_diffusion),
         Entry(ComparedDIPO, "DIPO (compared)", _sample_dipo),
-        Entry(ComparedDACER, "DACER (compared)", _sample_temperature),
+        Entry(ComparedDACER, "DACER (compared)", _sample_dacer),
         Entry(ComparedQVPO, "QVPO (compared)", _sample_diffusion),
     )
 }

@@ -1,5 +1,7 @@
 """Tuning with Optuna: the search spaces, and ``train -optimize`` followed by ``train --trial-id``."""
 
+import inspect
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,22 @@ def test_constructors_of_the_rivals_take_every_sample(name: str) -> None:
         model = cls("MlpPolicy", IdentityEnvBox(), buffer_size=10, device="cpu", **sampled)
         assert all(getattr(model, key) == value for key, value in sampled.items())
         assert "actor_learning_rate" in sampled
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if name not in ALGORITHMS])
+def test_spaces_of_the_rivals_contain_their_defaults(name: str) -> None:
+    defaults = {key: each.default for key, each in inspect.signature(TABLE[name].cls).parameters.items()}
+    trial: Any = FixedTrial(defaults)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a value out of range is a warning, an unknown choice an error
+        sampled = TABLE[name].sample(trial)
+    assert sampled == {key: defaults[key] for key in sampled}
+
+
+@pytest.mark.parametrize("name", ["dacer", "compareddacer"])
+def test_dacer_fits_mixtures_at_few_updates(name: str) -> None:
+    """Each time takes half a minute: at most one in 5,000."""
+    assert all(sample(name, trial)["temperature_interval"] >= 5_000 for trial in random_trials())
 
 
 @pytest.mark.parametrize("end", [0, 1], ids=["least", "greatest"])
