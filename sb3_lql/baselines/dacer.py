@@ -38,7 +38,7 @@ class DACER(TemperatureAlgorithm):
                           + sigma ((sg q - y_b)^2 - sg sigma^2) / (sg sigma^3 + 0.1)]
 
     with ``y_b = q + clip(y_z - q, ±3 m)`` and ``m`` a running mean of sigma. The denoiser descends ``-mean min q(s,
-    a_theta)`` with the critics of before the TD step, noise included. Actions that are stored or looked at by TD
+    a_theta)`` with the critics before the TD step, noise included. Actions that are stored or looked at by TD
     targets are ``clip(a + noise_scale alpha z, ±1)``. ``log alpha`` descends ``H + 0.9 d``, with H the mean entropy of
     mixtures of three Gaussians, each fitted to 200 such actions of an observation.
 

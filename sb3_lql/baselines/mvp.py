@@ -36,7 +36,7 @@ class MVP(DiffusionAlgorithm):
 
     - t and r are the smaller and the larger of two uniform numbers, which enter the network as they are
     - the noise ``e`` in the loss is drawn anew
-    - there are two critics with targets; those of after the TD step choose what the network learns
+    - there are two critics with targets, which choose what the network learns after the TD step
     - actions are clipped to the box, and have no further noise
 
     :param velocity_weight: weight of the second part of the loss; the paper found 0.5 and 0 worse

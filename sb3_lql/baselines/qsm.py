@@ -23,14 +23,14 @@ class QSM(DiffusionAlgorithm):
 
     At ``a_t = sqrt(alpha_bar_t) a + sqrt(1 - alpha_bar_t) z``, with ``a`` from the replay buffer and ``t`` uniform,
     the denoiser descends the mean over rows and coordinates of ``(epsilon(s, a_t, t) + M_q g)^2``. ``g`` is the mean of
-    the critics' gradients at ``a_t`` itself, of the critics of after the TD step. Actions that are stored or looked at
+    the critics' gradients at ``a_t`` itself, after the TD step. Actions that are stored or looked at
     by TD targets get noise N(0, 0.1^2) and are clipped.
 
     Paper: https://arxiv.org/abs/2312.11752
 
     Defaults are the authors' release, for the DeepMind Control Suite. Its chain has five steps, the last of which adds
     no noise, and evaluation keeps the noise of the others; here ``deterministic=True`` leaves that out too. ``M_q`` was
-    tuned by task: 120 for quadruped and humanoid walk. The critics know clean actions only, and are asked about noisy
+    tuned by task: 120 for quadruped and humanoid walk. The critics know clean actions only, and are evaluated at noisy
     ones, of which many lie outside of the box; the target has no factor of the noise level, as a score would. So the
     actions that come out are those of no stated distribution: ``M_q`` is not an inverse temperature.
 

@@ -20,7 +20,7 @@ DECAY = (25_000, 75_000)
 
 
 class ActorBatch(NamedTuple):
-    """A minibatch, whose fields are also its own, with observations for the denoiser beside it."""
+    """A minibatch, whose fields are fields of this too, and the denoiser's own observations."""
 
     #: The minibatch, of whatever fields it has.
     batch: Batch
@@ -55,6 +55,9 @@ class DiffusionAlgorithm(ChainAlgorithm):
     """
     Off-policy TD learning of critics, beside a denoiser whose chains are the policy.
 
+    An algorithm is the denoiser's loss (:meth:`_actor_loss`), its chain (:meth:`_make_process`) and the noise on actions
+    (:meth:`_exploration_scale`).
+
     :param policy_kwargs: see :class:`~sb3_lql.diffusion.policies.DiffusionPolicy`
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
     :raises TypeError: for values of the wrong type, and unknown arguments
@@ -78,7 +81,7 @@ class DiffusionAlgorithm(ChainAlgorithm):
         target_update_interval=2,
         reward_scale=0.2,
     )
-    #: Names of arguments that say every how many updates something is done.
+    #: Names of arguments that are intervals, in updates.
     delays: ClassVar[tuple[str, ...]] = ("policy_delay",)
     #: Fewest steps of a chain.
     min_denoising_steps: ClassVar[int] = 2
@@ -112,7 +115,7 @@ class DiffusionAlgorithm(ChainAlgorithm):
         :param batch: the minibatch
         :return: scalar, with its graph
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say what its denoiser learns: override _actor_loss.")
+        raise NotImplementedError(f"{type(self).__name__} has no loss for its denoiser: override _actor_loss.")
 
     def _actor_step(self, batch: Batch) -> Iterator[Loss]:
         """The denoiser's step, if it is due."""
@@ -148,14 +151,14 @@ class DiffusionAlgorithm(ChainAlgorithm):
 
     @property
     def _diffusion(self) -> DiffusionProcess:
-        """The policy's process, of an algorithm that adds noise to actions."""
+        """The policy's process, of an algorithm whose denoiser predicts noise."""
         return cast(DiffusionProcess, self.policy.process)
 
     def _cloning_loss(self, features: th.Tensor, actions: th.Tensor, weights: th.Tensor) -> th.Tensor:
         """
         The mean of ``w * (epsilon(s, x, t) - e) ** 2``, with ``x`` made of actions, ``t`` uniform and ``e ~ N(0, I)``.
 
-        :param features: shape (batch, features_dim)
+        :param features: shape (batch, features_dim), without gradient
         :param actions: shape (batch, action_dim)
         :param weights: ``w``, shape (batch,)
         :return: scalar
@@ -170,14 +173,14 @@ class DiffusionAlgorithm(ChainAlgorithm):
         """
         The mean of ``w * (epsilon(s, x, t) - e) ** 2`` over all draws, rows and coordinates.
 
-        :param features: shape (batch, features_dim)
+        :param features: shape (batch, features_dim), without gradient
         :param noisy: ``x``, shape (batch, action_dim)
         :param t: times, shape (batch,)
         :param noise: ``e``, shape (batch, action_dim) or (n_draws, batch, action_dim)
         :param weights: ``w``, of the shape of ``e`` without its last dimension
         :return: scalar
         """
-        predicted = self.policy.denoiser(features.detach(), noisy, t)
+        predicted = self.policy.denoiser(features, noisy, t)
         loss: th.Tensor = (weights[..., None] * (predicted - noise).square()).mean()
         return loss
 

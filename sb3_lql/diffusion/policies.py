@@ -222,9 +222,10 @@ class DiffusionPolicy(ChainPolicy):
         :return: shape (batch, action_dim), without gradient
         """
         n, critic = n_samples or self.n_action_samples, critic or self.critic
-        judged = features if critic_features is None else critic_features
-        actions = self.sample(denoiser, features.repeat_interleave(n, dim=0))
-        return best_of_samples(actions, n, lambda: critic.lowest_q_values(judged.repeat_interleave(n, dim=0), actions))
+        rows = features.repeat_interleave(n, dim=0)
+        judged = rows if critic_features is None else critic_features.repeat_interleave(n, dim=0)
+        actions = self.sample(denoiser, rows)
+        return best_of_samples(actions, n, lambda: critic.lowest_q_values(judged, actions))
 
     @th.no_grad()
     def sample(self, denoiser: ConditionedNetwork, features: th.Tensor) -> th.Tensor:

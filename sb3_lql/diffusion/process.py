@@ -119,8 +119,6 @@ class DiffusionProcess(ActionProcess):
         alpha_bar = alpha_bar.double()
         before = th.cat([th.ones(1, dtype=th.float64), alpha_bar[:-1]])
         beta = 1.0 - alpha_bar / before
-        #: ``alpha_bar`` itself, float64.
-        self.alpha_bar = alpha_bar
         constants = dict(
             beta=beta,
             signal=alpha_bar.sqrt(),

@@ -53,7 +53,7 @@ class TemperatureAlgorithm(DiffusionAlgorithm):
     )
     #: Arguments of the policy that a user may replace by ``policy_kwargs``.
     policy_defaults: ClassVar[dict[str, Any]] = dict(fixed_noise=True)
-    #: Names of arguments that say every how many updates something is done.
+    #: Names of arguments that are intervals, in updates.
     delays: ClassVar[tuple[str, ...]] = ("policy_delay", "temperature_interval")
 
     # Arguments of the constructor, see TemperatureArguments

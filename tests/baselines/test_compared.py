@@ -11,6 +11,7 @@ from stable_baselines3.common.envs import FakeImageEnv
 from torch import nn
 
 from sb3_lql.baselines.compared import ComparedDACER, ComparedDIPO, ComparedQSM, ComparedQVPO, ComparedSAC, qsm
+from sb3_lql.diffusion.process import linear_schedule
 from sb3_lql.networks.layers import EnsembleLinear
 from tests.baselines.checks import (
     TINY,
@@ -205,7 +206,7 @@ def test_dipo_has_the_settings_of_the_code() -> None:
     assert (model.n_denoising_steps, model.n_action_gradient_steps, model.actor_target_interval) == (100, 30, 2)
     assert model._largest_action_gradient() == 0.16
     assert model.replay_buffer.handle_timeout_termination
-    assert model.policy.process.alpha_bar[99].item() == pytest.approx(5.2142e-8, rel=1e-4)
+    assert model.policy.process.signal[99].square().item() == pytest.approx(5.2142e-8, rel=1e-4)
     angles = [7 * 10_000 ** (-j / 16) for j in range(16)]
     codes = [math.sin(angle) / math.sqrt(32) for angle in angles] + [
         math.cos(angle) / math.sqrt(32) for angle in angles
@@ -268,7 +269,7 @@ def test_qvpos_loss_is_the_one_written_out() -> None:
     w = th.cat([w, 1.609438 * w.repeat(10)[th.randperm(80)]])
     actions = th.cat([best, 2 * th.rand(80, 1) - 1])
     t, e = th.randint(4, (88,)), th.randn(88, 1)
-    alpha_bar = policy.process.alpha_bar[t, None].float()
+    alpha_bar = linear_schedule(4, 0.3)[t, None].float()
     predicted = policy.denoiser(th.cat([obs, numbers]), alpha_bar.sqrt() * actions + (1 - alpha_bar).sqrt() * e, t)
     expected = (w[:, None] * (predicted - e).square()).mean()
     assert loss.value.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -296,6 +297,6 @@ def test_qvpo_acts_with_the_average_and_targets_with_the_denoiser() -> None:
 
 def test_dacer_has_the_settings_of_the_code() -> None:
     model: Any = ComparedDACER("MlpPolicy", "Pendulum-v1", device="cpu")
-    assert model.policy.process.alpha_bar[9].item() == pytest.approx(0.47311, abs=1e-5)
+    assert model.policy.process.signal[9].square().item() == pytest.approx(0.47311, abs=1e-5)
     assert (model.noise_scale, model.policy.start_scale) == (0.15, 0.5)
     assert model._exploration_scale().item() == pytest.approx(0.45)

@@ -13,6 +13,7 @@ from sb3_lql.baselines import DIPO
 from sb3_lql.baselines.dipo import climb
 from sb3_lql.common.buffer_layout import with_n_envs
 from sb3_lql.common.buffers import ImprovedDictReplayBuffer, ImprovedNStepReplayBuffer, ImprovedReplayBuffer
+from sb3_lql.diffusion.process import cosine_schedule
 from sb3_lql.networks.layers import positional_codes
 from tests.baselines.checks import (
     TINY,
@@ -104,7 +105,7 @@ def test_the_loss_is_the_one_written_out(model: Any) -> None:
     model.learn(30)
     model._n_updates = 1
     batch = model._sample(8)
-    before, denoiser, process = model._improved.clone(), model.policy.denoiser, model.policy.process
+    before, denoiser = model._improved.clone(), model.policy.denoiser
     th.manual_seed(2)
     (loss,) = model._after_td_step(batch, th.zeros(2, 8, 1), batch.actions)
     better = model._improved
@@ -114,7 +115,7 @@ def test_the_loss_is_the_one_written_out(model: Any) -> None:
 
     th.manual_seed(2)
     t, e = th.randint(4, (8,)), th.randn(8, 1)
-    alpha_bar = process.alpha_bar[t, None].float()
+    alpha_bar = cosine_schedule(4)[t, None].float()
     noisy = alpha_bar.sqrt() * better + (1 - alpha_bar).sqrt() * e
     embedding = denoiser.time_network[2](F.mish(denoiser.time_network[0](positional_codes(4, 32)[t])))
     hidden = F.mish(denoiser.network[0](th.cat([batch.actor_observations, noisy, embedding], dim=1)))

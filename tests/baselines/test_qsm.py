@@ -65,7 +65,7 @@ def test_the_loss_is_the_one_written_out(model: Any) -> None:
 
     th.manual_seed(2)
     t, z = th.randint(5, (8,)), th.randn(8, 1)
-    alpha_bar = model.policy.process.alpha_bar[t, None].float()
+    alpha_bar = variance_preserving_schedule(5)[t, None].float()
     noisy = (alpha_bar.sqrt() * batch.actions + (1 - alpha_bar).sqrt() * z).requires_grad_()
     gradients = [th.autograd.grad(model.critic(batch.observations, noisy)[index].sum(), noisy)[0] for index in range(2)]
     denoiser = model.policy.denoiser

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from sb3_lql.baselines import QVPO
 from sb3_lql.diffusion.family import ActorBatch
+from sb3_lql.diffusion.process import cosine_schedule
 from sb3_lql.networks.layers import positional_codes
 from tests.baselines.checks import (
     TINY,
@@ -97,7 +98,7 @@ def test_the_loss_is_the_one_written_out(model: Any) -> None:
     best = actions.gather(1, q_values.argmax(dim=1, keepdim=True))
     targets = th.cat([best, 2 * th.rand(80, 1) - 1])
     t, e = th.randint(4, (88,)), th.randn(88, 1)
-    alpha_bar = process.alpha_bar[t, None].float()
+    alpha_bar = cosine_schedule(4)[t, None].float()
     noisy = alpha_bar.sqrt() * targets + (1 - alpha_bar).sqrt() * e
     embedding = denoiser.time_network[2](F.mish(denoiser.time_network[0](positional_codes(4, 32)[t])))
     hidden = F.mish(denoiser.network[0](th.cat([obs.repeat(11, 1), noisy, embedding], dim=1)))

@@ -8,6 +8,7 @@ import pytest
 import torch as th
 
 from sb3_lql.baselines import DPMD, SDAC
+from sb3_lql.diffusion.process import linear_schedule
 from tests.baselines.checks import (
     TINY,
     parameters_on_humanoid,
@@ -138,7 +139,7 @@ def best_of_chains(model: Any, obs: th.Tensor, n: int) -> th.Tensor:
     """The best of the online denoiser's chains by the smaller critic, and the noise of the temperature; written out."""
     process, rows = model.policy.process, obs.repeat_interleave(n, dim=0)
     x, z = 0.5 * th.randn(len(rows), 1), th.randn(process.n_steps - 1, len(rows), 1)
-    alpha_bar = [1.0, *process.alpha_bar.tolist()]
+    alpha_bar = [1.0, *linear_schedule(process.n_steps, 0.8).tolist()]
     with th.no_grad():
         for t in range(process.n_steps - 1, -1, -1):
             now, before = alpha_bar[t + 1], alpha_bar[t]
@@ -159,10 +160,10 @@ def test_sdacs_loss_is_the_one_written_out() -> None:
     (loss,) = model._before_td_step(batch)
 
     th.manual_seed(2)
-    obs, process = batch.observations, model.policy.process
+    obs = batch.observations
     actions = best_of_chains(model, obs, 3)
     t = th.randint(4, (8,))
-    alpha_bar = process.alpha_bar[t, None].float()
+    alpha_bar = linear_schedule(4, 0.8)[t, None].float()
     x = alpha_bar.sqrt() * actions + (1 - alpha_bar).sqrt() * th.randn(8, 1)
     guesses = th.randn(5, 8, 1)
     with th.no_grad():
@@ -191,7 +192,7 @@ def test_dpmds_loss_is_the_one_written_out() -> None:
 
     th.manual_seed(4)
     t, e = th.randint(4, (8,)), th.randn(8, 1)
-    alpha_bar = model.policy.process.alpha_bar[t, None].float()
+    alpha_bar = linear_schedule(4, 0.8)[t, None].float()
     x = alpha_bar.sqrt() * actions + (1 - alpha_bar).sqrt() * e
     q_values = model.critic(batch.next_observations, actions).amin(0)
     weights = ((q_values - 0.0 / 1.0).clamp(-3, 3) / 5.0).exp().detach()

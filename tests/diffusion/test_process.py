@@ -103,8 +103,8 @@ def test_a_denoiser_that_knows_its_gaussian_gives_it_back(process_class: type[Di
     In 2,000 steps, the noise that the last one leaves out is a hundredth of these widths; the box is far away.
     """
     n, mean, std = 20_000, th.tensor([0.1, -0.05]), th.tensor([0.08, 0.12])
-    process = process_class(variance_preserving_schedule(2_000))
-    alpha_bar = process.alpha_bar.float()
+    schedule = variance_preserving_schedule(2_000)
+    process, alpha_bar = process_class(schedule), schedule.float()
 
     def predict_noise(x: th.Tensor, t: int) -> th.Tensor:
         variance = alpha_bar[t] * std.square() + 1.0 - alpha_bar[t]

@@ -23,12 +23,12 @@ LARGEST_LOG_STD = 0.5
 
 
 class UncorrectedGaussian(SquashedDiagGaussianDistribution):
-    """A squashed Gaussian whose log-density is that of before the squashing."""
+    """A squashed Gaussian with the log-density of the Gaussian before the squashing."""
 
     def log_prob(self, actions: th.Tensor, gaussian_actions: th.Tensor | None = None) -> th.Tensor:
         """
         :param actions: not used
-        :param gaussian_actions: of before the squashing, shape (batch, action_dim)
+        :param gaussian_actions: those before the squashing, shape (batch, action_dim)
         :return: shape (batch,)
         """
         assert gaussian_actions is not None
