@@ -55,8 +55,8 @@ class DiffusionAlgorithm(ChainAlgorithm):
     """
     Off-policy TD learning of critics, beside a denoiser whose chains are the policy.
 
-    An algorithm is the denoiser's loss (:meth:`_actor_loss`), its chain (:meth:`_make_process`) and the noise on actions
-    (:meth:`_exploration_scale`).
+    An algorithm is the denoiser's loss (:meth:`_actor_loss`), its chain (:meth:`_make_process`) and the noise on
+    actions (:meth:`_exploration_scale`).
 
     :param policy_kwargs: see :class:`~sb3_lql.diffusion.policies.DiffusionPolicy`
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
