@@ -205,6 +205,14 @@ def test_pages_import_public_names_only() -> None:
     assert not imported - set(public_names())
 
 
+def names_arguments(lines: list[str], statement: ast.stmt) -> bool:
+    """Whether the comment above a block of attributes says where they are described, as arguments."""
+    number = statement.lineno - 1
+    while lines[number].strip() and not lines[number].lstrip().startswith("#"):
+        number -= 1
+    return lines[number].strip().startswith("# Arguments of the constructor, see ")
+
+
 def undocumented_attributes(path: Path) -> list[str]:
     """Public attributes that neither a ``#:`` nor a ``:param:`` describes; ruff sees to all but attributes."""
     source = path.read_text()
@@ -219,7 +227,7 @@ def undocumented_attributes(path: Path) -> list[str]:
             if isinstance(statement, ast.AnnAssign | ast.Assign):
                 target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
                 name = ast.unparse(target)
-                described = lines[statement.lineno - 1].strip().startswith("#:")
+                described = lines[statement.lineno - 1].strip().startswith("#:") or names_arguments(lines, statement)
                 if not (name.startswith("_") or described or f":param {name}:" in (ast.get_docstring(node) or "")):
                     missing.append(f"{path.name}: {node.name}.{name}")
     return missing
