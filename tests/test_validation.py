@@ -6,7 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch as th
+from stable_baselines3.common.noise import NormalActionNoise
+from torch import nn
 
 from sb3_lql import LQL, NCLQL
 
@@ -29,6 +33,10 @@ BAD_VALUES: dict[str, list[Any]] = {
     "reward_scale": [NAN, INF, -1.0, 0.0],
     "target_update_interval": [0, -1],
     "n_action_samples": [0, -1],
+    "stats_window_size": [0, -1],
+    "seed": [-1, 2**32],
+    "env": [None],
+    "device": ["foo"],
 }
 NCLQL_BAD_VALUES: dict[str, list[Any]] = {
     "n_noise_levels": [0, -1],
@@ -36,13 +44,45 @@ NCLQL_BAD_VALUES: dict[str, list[Any]] = {
     "sigma_min": [NAN, INF, -0.1, 0.0],
 }
 
-COUNTS = ["buffer_size", "batch_size", "gradient_steps", "n_steps", "n_langevin_steps", "n_action_samples"]
-NUMBERS = ["tau", "gamma", "learning_rate", "inverse_temperature", "langevin_step_size", "reward_scale"]
+COUNTS = [
+    *("buffer_size", "batch_size", "gradient_steps", "n_steps", "n_langevin_steps", "n_action_samples"),
+    "stats_window_size",
+]
+NUMBERS = [
+    *("tau", "gamma", "learning_rate", "learning_starts", "inverse_temperature", "langevin_step_size", "reward_scale")
+]
+FLAGS = [
+    "normalize_score",
+    "bfloat16_chain",
+    "overlap_updates",
+    "compile",
+    "optimize_memory_usage",
+    "_init_setup_model",
+]
+#: Values that are of the wrong type, among the arguments that are neither numbers nor flags.
+BAD_TYPES: dict[str, list[Any]] = {
+    "env": [5],
+    "action_noise": ["x", 0.1],
+    "tensorboard_log": [5],
+    "policy_kwargs": ["x", 5, [1]],
+    "replay_buffer_class": ["x", 5],
+    "replay_buffer_kwargs": [5],
+    "seed": ["x", 1.5],
+    "verbose": ["x", None],
+}
+#: The same of ``policy_kwargs``.
+BAD_POLICY_TYPES: dict[str, list[Any]] = {
+    "activation_fn": ["relu", None, nn.functional.relu, dict],
+    "optimizer_class": ["adam", None],
+    "optimizer_kwargs": ["x", 5],
+    "features_extractor_class": ["x", 5],
+    "normalize_images": ["no"],
+}
 
 
 def build(algorithm: Any, **kwargs: Any) -> Any:
-    settings: dict[str, Any] = dict(buffer_size=10, policy_kwargs=dict(net_arch=[4]), device="cpu")
-    return algorithm("MlpPolicy", "Pendulum-v1", **(settings | kwargs))
+    settings: dict[str, Any] = dict(env="Pendulum-v1", buffer_size=10, policy_kwargs=dict(net_arch=[4]), device="cpu")
+    return algorithm("MlpPolicy", **(settings | kwargs))
 
 
 def cases(table: dict[str, list[Any]]) -> list[tuple[str, Any]]:
@@ -81,10 +121,42 @@ def test_what_is_no_number_is_refused(algorithm: Any, name: str, value: Any) -> 
 
 
 @pytest.mark.parametrize("value", ["no", 1])
-@pytest.mark.parametrize("name", ["normalize_score", "bfloat16_chain", "overlap_updates", "compile"])
+@pytest.mark.parametrize("name", FLAGS)
 def test_what_is_neither_true_nor_false_is_refused(algorithm: Any, name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=named(name, value)):
         build(algorithm, **{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), cases(BAD_TYPES))
+def test_a_value_of_the_wrong_type_is_refused(algorithm: Any, name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=named(name, value)):
+        build(algorithm, **{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), cases(BAD_POLICY_TYPES))
+def test_a_value_of_the_wrong_type_is_refused_in_policy_kwargs(algorithm: Any, name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=named(name, value)):
+        build(algorithm, policy_kwargs={name: value})
+
+
+def test_noise_of_another_shape_is_refused(algorithm: Any) -> None:
+    with pytest.raises(ValueError, match=r"action_noise has shape \(3,\), and actions have \(1,\)"):
+        build(algorithm, action_noise=NormalActionNoise(np.zeros(3), np.ones(3)))
+
+
+def test_an_optimiser_that_evaluates_losses_itself_is_refused(algorithm: Any) -> None:
+    with pytest.raises(ValueError, match="optimizer_class=LBFGS"):
+        build(algorithm, policy_kwargs=dict(optimizer_class=th.optim.LBFGS))
+
+
+def test_a_learning_rate_may_be_a_number_of_numpys(algorithm: Any) -> None:
+    assert build(algorithm, learning_rate=np.float32(0.5)).learning_rate == 0.5
+
+
+@pytest.mark.parametrize("schedule", [lambda _: "x", lambda: 1.0])
+def test_a_function_that_is_no_schedule_is_refused(algorithm: Any, schedule: Any) -> None:
+    with pytest.raises(TypeError, match=r"learning_rate=<function .* is no schedule"):
+        build(algorithm, learning_rate=schedule)
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -0.1])

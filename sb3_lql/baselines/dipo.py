@@ -112,13 +112,14 @@ class DIPO(DiffusionAlgorithm):
             check_count(name, getattr(self, name))
         for name in ("action_learning_rate", "action_grad_norm"):
             check_positive(name, getattr(self, name))
-        buffer_class = self.replay_buffer_class
-        if buffer_class is not None and not issubclass(buffer_class, ImprovedActions):
+        super()._check_arguments()
+
+    def _check_replay_buffer_class(self, buffer_class: type[ReplayBuffer]) -> None:
+        if not issubclass(buffer_class, ImprovedActions):
             raise ValueError(
                 f"replay_buffer_class={buffer_class.__name__} keeps no second action, which DIPO improves: leave it "
                 "out, or derive it from sb3_lql.common.buffers.ImprovedActions too."
             )
-        super()._check_arguments()
 
     def _default_replay_buffer_class(self, n_steps: int) -> type[ReplayBuffer]:
         usual = super()._default_replay_buffer_class(n_steps)

@@ -45,6 +45,9 @@ class ReplayMixin(OffPolicyAlgorithm):
         """What ``replay_buffer_class=None`` stands for."""
         return default_replay_buffer_class(self.observation_space, n_steps)
 
+    def _check_replay_buffer_class(self, buffer_class: type[ReplayBuffer]) -> None:
+        """Raise a ``ValueError`` if the algorithm cannot learn from such a buffer; any will do by default."""
+
     def _choose_replay_buffer_class(self) -> None:
         """Resolve ``replay_buffer_class=None``, again for a model that is loaded with different ``n_steps``."""
         defaults = [self._default_replay_buffer_class(n_steps) for n_steps in (1, 2)]

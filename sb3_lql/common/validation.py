@@ -1,6 +1,7 @@
 """Argument checks: every error names the argument, its value and the fix."""
 
 import math
+import os
 import reprlib
 from contextlib import suppress
 from numbers import Integral, Real
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.utils import get_device
 
 from sb3_lql.common.scaling import scale_from_unit
 
@@ -54,6 +56,15 @@ def check_flag(name: str, value: Any) -> None:
 #: nears the largest float32: every update that samples such a transition would fail.
 LARGEST_OBSERVATION = 1e9
 LARGEST_REWARD = 1e15
+#: Random generators take 32 bits.
+LARGEST_SEED = 2**32 - 1
+#: Types of arguments that SB3 does not check.
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "policy_kwargs": ((dict,), "a dict"),
+    "replay_buffer_kwargs": ((dict,), "a dict"),
+    "replay_buffer_class": ((type, type(None)), "a class, or None"),
+    "tensorboard_log": ((str, os.PathLike, type(None)), "a folder, or None"),
+}
 
 
 def as_numbers(name: str, values: Any, remedy: str) -> np.ndarray:
@@ -72,8 +83,9 @@ def check_finite(name: str, values: Any, remedy: str, largest: float) -> np.ndar
     numbers = as_numbers(name, values, remedy)
     if numbers.dtype.kind != "f" and numbers.dtype.itemsize <= 2:  # images, never above `largest`
         return numbers
-    # As floats, since the magnitude of the smallest integer overflows
-    magnitudes = np.abs(numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64))
+    # Not as integers, since the magnitude of the smallest one overflows, nor as float16, to which `largest` is infinite
+    exact = numbers.dtype.kind == "f" and numbers.dtype.itemsize >= 4
+    magnitudes = np.abs(numbers if exact else numbers.astype(np.float64))
     if (good := magnitudes <= largest).all():
         return numbers
     index = tuple(int(i) for i in np.argwhere(~good)[0])
@@ -89,17 +101,22 @@ def check_observation(observation: Any, remedy: str, name: str = "observation") 
 
 def check_off_policy_arguments(model: OffPolicyAlgorithm) -> None:
     """Check the types (``TypeError``) and ranges (``ValueError``) that SB3 accepts unchecked and fails on later."""
-    learning_rate: Any = model.learning_rate
-    if callable(learning_rate):
-        learning_rate = float(learning_rate(model._current_progress_remaining))
-    check_number("learning_rate", learning_rate, low=0.0)
+    _check_learning_rate(model)
     check_count("buffer_size", model.buffer_size)
-    check_number("learning_starts", model.learning_starts, low=0.0)
+    check_number("learning_starts", vars(model)["learning_starts"], low=0.0)
     check_count("batch_size", model.batch_size)
     check_number("tau", model.tau, low=0.0, high=1.0)
     check_number("gamma", model.gamma, low=0.0, high=1.0)
     check_count("gradient_steps", model.gradient_steps, low=-1)
     check_count("n_steps", model.n_steps)
+    check_count("stats_window_size", model._stats_window_size)
+    check_flag("optimize_memory_usage", model.optimize_memory_usage)
+    if model.seed is not None and check_count("seed", model.seed, low=0) > LARGEST_SEED:
+        raise ValueError(f"seed={model.seed} is too large: pass an integer of at most {LARGEST_SEED}.")
+    for name, (types, description) in _TYPES.items():
+        if not isinstance(value := getattr(model, name), types):
+            raise TypeError(f"{name}={value!r} must be {description}, not {type(value).__name__}.")
+    check_noise(model.action_noise, model.action_space.shape or ())
     if model.n_steps > 1 and isinstance(model.observation_space, spaces.Dict) and model.replay_buffer_class is None:
         raise ValueError(f"n_steps={model.n_steps}: SB3's n-step buffer takes no Dict observations; leave it at 1.")
 
@@ -109,6 +126,51 @@ def check_off_policy_arguments(model: OffPolicyAlgorithm) -> None:
     check_count("train_freq", frequency)
     if "episode" in str(unit).lower() and model.env is not None and model.env.num_envs > 1:
         raise ValueError(f"train_freq={train_freq} counts the episodes of several environments: count steps.")
+
+
+def _check_learning_rate(model: OffPolicyAlgorithm) -> None:
+    rate: Any = model.learning_rate
+    if callable(rate):
+        try:
+            rate = float(rate(model._current_progress_remaining))
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"learning_rate={model.learning_rate!r} is no schedule ({error}): pass a number, or a function of the "
+                "remaining progress, from 1 to 0, that returns one."
+            ) from error
+    check_number("learning_rate", rate, low=0.0)
+
+
+def check_noise(noise: Any, shape: tuple[int, ...]) -> None:
+    """
+    :param noise: an action noise, or ``None``
+    :param shape: of an action
+    :raises TypeError: if it is no action noise
+    :raises ValueError: if its shape does not fit
+    """
+    if noise is not None and not (callable(noise) and hasattr(noise, "reset")):
+        raise TypeError(f"action_noise={noise!r} is no ActionNoise: pass one, such as SB3's NormalActionNoise.")
+    for attribute in ("_mu", "_sigma", "initial_noise"):
+        value = getattr(noise, attribute, None)
+        if value is not None and np.shape(value) not in ((), (1,), shape):
+            raise ValueError(
+                f"action_noise has shape {np.shape(value)}, and actions have {shape}: pass one of that shape."
+            )
+
+
+def check_before_construction(env: Any, arguments: dict[str, Any]) -> None:
+    """Check what SB3's constructor needs at once: environments, where to compute, and how much to print."""
+    check_flag("_init_setup_model", arguments["_init_setup_model"])
+    if env is None and arguments["_init_setup_model"]:
+        raise ValueError("env=None has no spaces to make networks for: pass environments or their id, or use load.")
+    if not (env is None or isinstance(env, str) or hasattr(env, "action_space")):
+        raise TypeError(f"env={env!r} is no environment: pass one, a VecEnv, or an id such as 'Pendulum-v1'.")
+    if not isinstance(verbose := arguments["verbose"], Integral):
+        raise TypeError(f"verbose={verbose!r} must be 0, 1 or 2.")
+    try:
+        get_device(arguments["device"])
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device={arguments['device']!r} is unknown: pass 'cpu', 'cuda' or 'auto'.") from error
 
 
 def check_action_space(action_space: spaces.Space[Any]) -> None:

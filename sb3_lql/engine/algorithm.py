@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -33,6 +34,7 @@ from sb3_lql.common.compatibility import (
 from sb3_lql.common.device_buffers import check_replay_buffer
 from sb3_lql.common.validation import (
     check_action_space,
+    check_before_construction,
     check_count,
     check_flag,
     check_off_policy_arguments,
@@ -118,6 +120,9 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     ) -> None:
         check_arguments_known(type(self).__name__, kwargs, self.defaults)
         arguments = {**self.defaults, **kwargs}
+        check_before_construction(env, arguments)
+        if isinstance(learning_rate, Real) and not isinstance(learning_rate, bool):
+            learning_rate = float(learning_rate)  # SB3 takes no number of NumPy's
         of_sb3 = {name: arguments.pop(name) for name in SB3_ARGUMENTS & arguments.keys()}
         init_setup_model = arguments.pop("_init_setup_model")
         vars(self).update(arguments)
@@ -252,6 +257,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
             check_flag("compile", self.compile)
         check_flag("overlap_updates", self.overlap_updates)
         check_replay_buffer(self.replay_buffer_class, self.replay_buffer_kwargs, self.n_steps)
+        if self.replay_buffer_class is not None:
+            self._check_replay_buffer_class(self.replay_buffer_class)
         if self.overlap_updates and issubclass(self.replay_buffer_class or ReplayBuffer, HerReplayBuffer):
             raise ValueError(
                 "overlap_updates=True does not go with HerReplayBuffer, which asks the environments for rewards while "

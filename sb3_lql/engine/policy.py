@@ -18,7 +18,7 @@ from torch import nn
 from sb3_lql.common.acceleration import GraphedFunction
 from sb3_lql.common.compatibility import check_extractor
 from sb3_lql.common.scaling import scale_from_unit, scale_to_unit
-from sb3_lql.common.validation import check_count, check_finite, check_observation
+from sb3_lql.common.validation import check_count, check_finite, check_flag, check_observation
 from sb3_lql.engine.optimization import with_fused_step
 from sb3_lql.networks.critics import EnsembleCritic
 from sb3_lql.networks.matmul import batch_invariant
@@ -63,8 +63,9 @@ class ChainPolicy(BasePolicy):
     :param optimizer_kwargs: its keyword arguments, without the learning rate
     :param n_critics: number of critics
     :param n_action_samples: actions per observation when acting; the one of the highest minimum critic is taken
-    :raises ValueError: for a ``net_arch`` or a count that makes no network, or an extractor of other observations
-    :raises TypeError: for an activation function that is a module
+    :raises ValueError: for a ``net_arch`` or a count that makes no network, an extractor of other observations, or
+        ``LBFGS``
+    :raises TypeError: for values of the wrong type
     """
 
     #: What ``features_extractor_class=None`` stands for.
@@ -106,9 +107,12 @@ class ChainPolicy(BasePolicy):
             optimizer_kwargs=optimizer_kwargs,
             squash_output=True,
         )
+        if not callable(self.features_extractor_class):
+            raise TypeError(f"features_extractor_class={features_extractor_class!r} is no class: pass one, or None.")
         check_extractor(self.features_extractor_class, observation_space, self.features_extractor_kwargs)
-        if isinstance(activation_fn, nn.Module):
-            raise TypeError(f"activation_fn={activation_fn!r} is a module: pass its class, {type(activation_fn)}.")
+        check_flag("normalize_images", normalize_images)
+        _check_makes_a_module("activation_fn", activation_fn)
+        _check_optimizer(optimizer_class, optimizer_kwargs)
         self.net_arch = _critic_arch(net_arch)
         self.activation_fn = activation_fn
         self.n_critics = check_count("n_critics", n_critics)
@@ -438,6 +442,26 @@ def _critic_arch(net_arch: list[int] | dict[str, list[int]] | None) -> list[int]
             "accepted and ignored, since there is no actor)."
         )
     return [check_count("net_arch", size) for size in layers]
+
+
+def _check_makes_a_module(name: str, value: Any) -> None:
+    if isinstance(value, nn.Module):
+        raise TypeError(f"{name}={value!r} is a module: pass its class, {type(value)}.")
+    try:
+        made = value()
+    except TypeError as error:
+        raise TypeError(f"{name}={value!r} makes no module ({error}): pass a class such as torch.nn.Mish.") from error
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"{name}={value!r} makes a {type(made).__name__}: pass a class such as torch.nn.Mish.")
+
+
+def _check_optimizer(optimizer_class: Any, kwargs: Any) -> None:
+    if not callable(optimizer_class):
+        raise TypeError(f"optimizer_class={optimizer_class!r} is no class: pass one such as torch.optim.AdamW.")
+    if isinstance(optimizer_class, type) and issubclass(optimizer_class, th.optim.LBFGS):
+        raise ValueError("optimizer_class=LBFGS evaluates a loss several times in a step: pass one such as Adam.")
+    if not isinstance(kwargs, dict | None):
+        raise TypeError(f"optimizer_kwargs={kwargs!r} is a {type(kwargs).__name__}: pass a dict.")
 
 
 def _at_once(function: Callable[..., th.Tensor], *inputs: th.Tensor) -> th.Tensor:

@@ -62,8 +62,8 @@ def export(
     :raises TypeError: for values of the wrong type
     :raises ModuleNotFoundError: if packages for ONNX are missing
     """
-    content, _ = export_bytes(model, format, deterministic, vec_normalize, precision, n_observations)
     path = Path(path)
+    content, _ = export_bytes(model, format, deterministic, vec_normalize, precision, n_observations)
     with atomic_write(path) as file:
         file.write(content)
     return path
@@ -78,6 +78,8 @@ def export_bytes(
     n_observations: int,
 ) -> tuple[bytes, PolicyModule]:
     """:func:`export` without a file: its checked content, and the module that was exported."""
+    if not isinstance(model, ChainAlgorithm):
+        raise TypeError(f"model={model!r} is no model of sb3_lql: only those can be exported.")
     for name, value, allowed in (("format", format, get_args(Format)), ("precision", precision, get_args(Precision))):
         if value not in allowed:
             raise ValueError(f"{name}={value!r} is unknown: pass one of {', '.join(map(repr, allowed))}.")

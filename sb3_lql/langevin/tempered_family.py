@@ -175,6 +175,7 @@ class TemperedAlgorithm(LangevinAlgorithm):
 
     def _log_volume(self, environment_units: bool) -> float:
         """The logarithm of how much larger the action space is than [-1, 1]^d, on request."""
+        check_flag("environment_units", environment_units)
         return float(np.log(center_and_half_range(self.action_space)[1]).sum()) if environment_units else 0.0
 
     # Construction

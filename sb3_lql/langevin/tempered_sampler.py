@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch as th
 from torch import nn
@@ -268,6 +268,13 @@ class TemperedSampler(nn.Module):
             log_scales=seen_scales,
             inverse_temperature=self.log_inverse_temperature.exp(),
         )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Step sizes of another number of rungs are adapted anew."""
+        saved = state_dict.get(f"{prefix}log_steps")
+        if saved is not None and saved.shape != self.log_steps.shape:
+            state_dict |= {f"{prefix}log_steps": self.log_steps, f"{prefix}n_adaptations": self.n_adaptations}
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def climb(self, value_and_gradient: ValueAndGradient, starts: th.Tensor) -> th.Tensor:
         """

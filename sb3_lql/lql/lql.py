@@ -9,8 +9,8 @@ from typing_extensions import Unpack
 from sb3_lql.common.validation import check_positive
 from sb3_lql.langevin.policies import LangevinPolicy
 from sb3_lql.langevin.sampler import LangevinSampler, geometric_schedule
-from sb3_lql.langevin.tempered_policies import TemperedPolicy
 from sb3_lql.langevin.tempered_family import TemperedAlgorithm, TemperedArguments
+from sb3_lql.langevin.tempered_policies import TemperedPolicy
 
 
 class LQL(TemperedAlgorithm):

@@ -91,8 +91,7 @@ class EnsembleCritic(BaseModel):
         :raises ValueError: if a noise level is given to a critic without noise conditioning
         """
         features = self.features(obs)
-        compilable = features.device.type in ("cpu", "cuda") and features.dtype == th.float32
-        if self.compiles and compilable and self.has_closed_form_gradient:
+        if self.compiles and self.can_compile(features):
             return compiled_q_values(self, features, actions, noise_level)
         return self.q_values(features, actions, noise_level)
 
@@ -155,6 +154,14 @@ class EnsembleCritic(BaseModel):
             and all(type(layer) is EnsembleLinear for layer in self.layers)
             and all(value_and_derivative(activation) is not None for activation in self.activations)
         )
+
+    def can_compile(self, features: th.Tensor) -> bool:
+        """
+        :param features: any
+        :return: whether what is computed from them can be compiled: in closed form, in float32, on a CPU or CUDA GPU
+        """
+        known = features.device.type in ("cpu", "cuda") and features.dtype == th.float32
+        return known and self.has_closed_form_gradient
 
     @property
     def exact_dtype(self) -> th.dtype:

@@ -16,6 +16,7 @@ from sb3_lql.common.buffer_layout import REPLAY_BUFFERS
 from sb3_lql.common.buffers import float32_space
 from sb3_lql.common.compatibility import check_foreign_arguments
 from sb3_lql.common.files import atomic_write, with_suffix
+from sb3_lql.common.validation import check_count
 from sb3_lql.saving import checkpoint as checkpoints
 from sb3_lql.saving import safe
 from sb3_lql.saving.normalization import check_spaces_within
@@ -106,7 +107,8 @@ class SavingMixin(ReplayMixin, CollectionMixin):
             raise
 
     def _check_loaded_buffer(self, buffer: ReplayBuffer, own: ReplayBuffer | None) -> None:
-        """Check that a buffer of a known class holds what the model's own does."""
+        """Check that a buffer serves the algorithm and, of a known class, holds what the model's own does."""
+        self._check_replay_buffer_class(type(buffer))
         if type(buffer) not in REPLAY_BUFFERS:
             return
         if own is None and issubclass(self.replay_buffer_class or ReplayBuffer, NStepReplayBuffer):
@@ -134,8 +136,10 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         :param folder: folder for checkpoints; each gets a subfolder
         :param keep: number of newest checkpoints to keep; ``None`` for all
         :return: the checkpoint's folder
-        :raises ValueError: if the model has no environments
+        :raises ValueError: if the model has no environments, or ``keep`` is below 1
         """
+        if keep is not None:
+            check_count("keep", keep)
         if self.env is None:
             raise ValueError("This model has no env, which a checkpoint needs: call set_env first, or use save.")
         return checkpoints.save_checkpoint(self, Path(folder), keep)

@@ -42,6 +42,12 @@ def train() -> None:
     parser.add_argument("--keep-checkpoints", type=int, default=2, help="the newest that are kept (default: 2)")
     parser.add_argument("-i", "--trained-agent", type=Path)
     options, rest = parser.parse_known_args(sys.argv[1:])
+    for flag, value in (
+        ("--checkpoint-freq", options.checkpoint_freq),
+        ("--keep-checkpoints", options.keep_checkpoints),
+    ):
+        if value is not None and value < 1:
+            parser.error(f"argument {flag}: {value} is too small, pass an integer of at least 1")
     if "-h" in rest or "--help" in rest:
         print(f"{parser.format_help()}\nand the options of the RL Zoo:\n")
     if options.preset is not None and options.conf_file is not None:

@@ -1,11 +1,13 @@
 """DIPO: numbers of the authors' code, the losses written out, and what becomes of stored actions."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import SAC
 from stable_baselines3.common.env_util import make_vec_env
 from torch.nn import functional as F
 
@@ -193,3 +195,12 @@ def test_values_out_of_range_are_refused(name: str) -> None:
     kwargs: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=f"{name}=0"):
         DIPO("MlpPolicy", "Pendulum-v1", **TINY | kwargs)
+
+
+def test_a_replay_buffer_without_second_actions_is_refused_and_the_own_one_kept(tmp_path: Path) -> None:
+    SAC("MlpPolicy", "Pendulum-v1", buffer_size=50).learn(20).save_replay_buffer(tmp_path / "buffer")
+    model = DIPO("MlpPolicy", "Pendulum-v1", buffer_size=50, policy_kwargs=dict(net_arch=[4]))
+    own = model.replay_buffer
+    with pytest.raises(ValueError, match="replay_buffer_class=ReplayBuffer keeps no second action"):
+        model.load_replay_buffer(tmp_path / "buffer")
+    assert model.replay_buffer is own

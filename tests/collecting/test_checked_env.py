@@ -132,6 +132,8 @@ def test_rewards_that_are_no_number_or_too_large_are_refused_whatever_their_type
         (np.array([np.nan, 0.0, 0.0], object), BOX),
         (np.array([None, 0.0, 0.0], object), BOX),
         (np.array(["a", "b", "c"]), BOX),
+        (np.array([np.inf, 1.0, 1.0], np.float16), spaces.Box(-10.0, 10.0, (3,), np.float16)),
+        (np.array([-np.inf, 1.0, 1.0], np.float16), spaces.Box(-10.0, 10.0, (3,), np.float16)),
     ],
     ids=repr,
 )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3 import SAC
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
@@ -428,6 +429,11 @@ def test_bad_arguments_are_refused(arguments: Any, error: Any, message: str, tmp
     with pytest.raises(error, match=message):
         export(make_model(LQL), tmp_path / "policy", **(dict(format="torchscript") | arguments))
     assert not list(tmp_path.iterdir())
+
+
+def test_models_of_other_libraries_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="is no model of sb3_lql"):
+        export(SAC("MlpPolicy", "Pendulum-v1", buffer_size=1), tmp_path / "policy")  # type: ignore[arg-type]
 
 
 def test_statistics_of_other_observations_are_refused(tmp_path: Path) -> None:

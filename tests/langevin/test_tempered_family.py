@@ -18,6 +18,7 @@ from sb3_lql.envs.multimodal_bandit import BOUND, reward
 from sb3_lql.langevin.policies import LangevinPolicy
 from sb3_lql.langevin.sampler import radial_inverse_temperature
 from sb3_lql.langevin.tempered_policies import TemperedPolicy
+from sb3_lql.langevin.tempered_sampler import TemperedSampler
 from sb3_lql.networks.critics import EnsembleCritic
 from sb3_lql.networks.layers import EnsembleLinear
 from tests.baselines.checks import TINY, assert_replays, assert_resumes, assert_saved
@@ -199,6 +200,21 @@ def test_it_is_exported(deterministic: bool, tmp_path: Path) -> None:
 def test_bad_values_are_refused_by_name(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pendulum(**arguments)
+
+
+def sampler_of(model: LQL) -> TemperedSampler:
+    return cast(TemperedPolicy, model.policy).sampler
+
+
+def test_a_chain_of_another_number_of_rungs_is_loaded_and_adapted_anew(tmp_path: Path) -> None:
+    model = pendulum().learn(30)
+    assert sampler_of(model).n_adaptations > 0
+    model.save(tmp_path / "model")
+    loaded = LQL.load(tmp_path / "model", n_rungs=model.n_rungs + 3, env="Pendulum-v1")
+    assert sampler_of(loaded).n_adaptations == 0
+    assert len(sampler_of(loaded).log_steps) == model.n_rungs + 3
+    th.testing.assert_close(loaded.critic.state_dict(), model.critic.state_dict())
+    loaded.learn(30)
 
 
 def test_a_name_that_is_not_auto_is_refused() -> None:

@@ -543,6 +543,17 @@ def test_callback_keeps_the_newest(algorithm: Any, tiny: dict[str, Any], tmp_pat
     assert algorithm.load_checkpoint(tmp_path, make_env(), device="cpu").num_timesteps == 10
 
 
+@pytest.mark.parametrize(("keep", "error"), [(0, ValueError), (-5, ValueError), (1.5, TypeError), ("x", TypeError)])
+def test_a_number_to_keep_is_refused_before_anything_is_written_or_deleted(
+    tiny: dict[str, Any], tmp_path: Path, keep: Any, error: type[Exception]
+) -> None:
+    model: Any = LQL("MlpPolicy", make_env(), **tiny).learn(10)
+    first = model.save_checkpoint(tmp_path)
+    with pytest.raises(error, match=f"keep={keep!r}"):
+        model.save_checkpoint(tmp_path, keep=keep)
+    assert find_checkpoint(tmp_path) == first
+
+
 # Kills and full disks
 
 

@@ -100,6 +100,16 @@ def test_train_refuses_a_preset_that_would_be_ignored(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["--checkpoint-freq", "--keep-checkpoints"])
+def test_train_refuses_a_number_of_checkpoints_that_is_none(
+    flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sb3-lql", "train", flag, "0"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert f"argument {flag}: 0 is too small" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("given", "added"),
     [

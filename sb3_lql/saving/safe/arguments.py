@@ -5,7 +5,6 @@ import reprlib
 from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
 
-import numpy as np
 from msgspec import Meta
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -13,7 +12,7 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_lql.collecting.replay import ReplayMixin
-from sb3_lql.common.validation import check_number
+from sb3_lql.common.validation import LARGEST_SEED, check_number
 from sb3_lql.saving.safe.files import convert, require_keys
 from sb3_lql.saving.safe.values import MAX_INTEGER, Count, Decoder, Number, encode
 
@@ -27,7 +26,7 @@ LIMITS = {
     "decay_steps": MAX_INTEGER,
     "decay_updates": MAX_INTEGER,
     "learning_starts": MAX_INTEGER,
-    "seed": 2**32 - 1,  # random generators take 32 bits
+    "seed": LARGEST_SEED,
     "stats_window_size": 10**7,
     "gradient_steps": 10_000,
     "n_steps": 10_000,
@@ -160,15 +159,3 @@ def _check_limit(name: str, value: Any, limit: int) -> None:
         raise ValueError(
             f"{name}={value} is above {limit}, the most a file may ask for: pass {name}=... to ask for more"
         )
-
-
-def check_noise(noise: ActionNoise | None, shape: tuple[int, ...]) -> None:
-    """
-    :param noise: from a file
-    :param shape: of an action
-    :raises ValueError: if the noise has another
-    """
-    for attribute in ("_mu", "_sigma", "initial_noise"):
-        value = getattr(noise, attribute, None)
-        if value is not None and np.shape(value) not in ((), shape):
-            raise ValueError(f"action_noise has shape {np.shape(value)}, and actions have {shape}")

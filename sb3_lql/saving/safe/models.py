@@ -17,7 +17,7 @@ from sb3_lql.common.compatibility import check_observation_space
 from sb3_lql.common.files import with_suffix
 from sb3_lql.common.validation import check_action_space, check_number
 from sb3_lql.saving.normalization import check_spaces_within, in_normalization, set_statistics, without_environments
-from sb3_lql.saving.safe.arguments import argument_names, check_noise, decode_arguments, encode_arguments
+from sb3_lql.saving.safe.arguments import argument_names, decode_arguments, encode_arguments
 from sb3_lql.saving.safe.files import convert, read_file, require_keys, write_file
 from sb3_lql.saving.safe.networks import check_sizes, policy_on_meta, pop_weights
 from sb3_lql.saving.safe.normalization_settings import decode_normalization, encode_normalization
@@ -199,7 +199,6 @@ def _decode(
     model.action_space = decode_space("action_space", document.action_space, tensors)
     check_action_space(model.action_space)
     check_observation_space(model.observation_space)
-    check_noise(model.action_noise, model.action_space.shape)
     model.n_envs = document.n_envs
     vars(model).update(msgspec.structs.asdict(document.counters))
     model._current_progress_remaining = check_number("progress_remaining", document.progress_remaining, high=1.0)
