@@ -73,8 +73,6 @@ class DACER(TemperatureAlgorithm):
     start_scale: ClassVar[float] = 1.0
     #: Whether the denoiser learns before the TD step, from critics that have not taken it.
     actor_learns_first: ClassVar[bool] = True
-    #: Parts of the names of the policy's averages.
-    averages: ClassVar[tuple[str, ...]] = (*TemperatureAlgorithm.averages, "critic.typical_std")
 
     #: The critic, which predicts means and standard deviations.
     critic: GaussianCritic
@@ -116,7 +114,7 @@ class DACER(TemperatureAlgorithm):
 
     def _follow(self, std: th.Tensor) -> th.Tensor:
         """The typical standard deviation after another minibatch, of which it begins as that of the first."""
-        typical = self.critic.typical_std
+        typical = self.critic.running_std
         return typical.copy_(th.where(typical < 0, std, typical.lerp(std, RUNNING_SHARE)))
 
     def _actor_loss(self, features: th.Tensor, batch: Batch) -> th.Tensor:

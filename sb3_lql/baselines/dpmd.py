@@ -1,7 +1,7 @@
 """Diffusion Policy Mirror Descent."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import torch as th
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -34,9 +34,6 @@ class DPMD(TemperatureAlgorithm):
     :raises ValueError: for values out of range, an action space other than a bounded ``Box``, or ``use_sde``
     :raises TypeError: for values of the wrong type, and unknown arguments
     """
-
-    #: Parts of the names of the policy's averages.
-    averages: ClassVar[tuple[str, ...]] = (*TemperatureAlgorithm.averages, "q_mean", "q_std")
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch as th
@@ -201,6 +201,12 @@ class DiffusionPolicy(ChainPolicy):
         """
         chain = compiled_denoising_chain if self.compiles else denoising_chain
         return chain(self.process, denoiser, features, start, noise)
+
+    def statistics(self) -> Iterator[th.Tensor]:
+        """
+        :return: as of :class:`~sb3_lql.engine.policy.ChainPolicy`, and the algorithm's own
+        """
+        yield from (*super().statistics(), *map(self.get_buffer, self.running))
 
     @th.no_grad()
     def best_actions(

@@ -89,8 +89,6 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     policy_defaults: ClassVar[dict[str, Any]] = {}
     #: Names of arguments that are intervals in updates, such as of a delayed update.
     delays: ClassVar[tuple[str, ...]] = ()
-    #: Parts of the names of the policy's averages, which stay as they are where a loss is not finite.
-    averages: ClassVar[tuple[str, ...]] = ("running_",)
     #: Largest norm of the gradient in an optimiser's step; ``None`` for no limit.
     max_grad_norm: float | None = None
 
@@ -325,9 +323,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     def _create_aliases(self) -> None:
         self.critic = self.policy.critic
         self.critic_target = self.policy.critic_target
-        # Those of batch normalisation, and the algorithm's own
-        buffers = self.policy.named_buffers()
-        self._averages = [buffer for name, buffer in buffers if any(part in name for part in self.averages)]
+        self._statistics = list(self.policy.statistics())
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         self._set_up_chains(self._planned_updates(total_timesteps))
@@ -389,7 +385,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         :return: scalars to log, by name
         """
         self._guard.begin_update()
-        averages = [average.clone() for average in self._averages]
+        before = [statistic.clone() for statistic in self._statistics]
         self._logged = {}
         with th.no_grad():
             next_actions = self._next_actions(batch)
@@ -402,8 +398,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         self._log("q_mean", q_values.mean())
         for loss in self._after_td_step(batch, q_values, next_actions):
             self._descend(loss)
-        for average, before in zip(self._averages, averages, strict=True):
-            average.copy_(th.where(self._guard.healthy > 0, average, before))
+        for statistic, value in zip(self._statistics, before, strict=True):
+            statistic.copy_(th.where(self._guard.healthy > 0, statistic, value))
         self._update_targets()
         return self._logged
 
@@ -455,7 +451,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
     # Saving
 
     def _excluded_save_params(self) -> list[str]:
-        names_of_parts = ["critic", "critic_target", "_averages"]
+        names_of_parts = ["critic", "critic_target", "_statistics"]
         made_anew = ["_guard", "_tau", "_graphed_update", "_logged"]
         of_learn = ["_learning_starts_shift", "_learning", "_postponed", "_checked_env"]
         return [*super()._excluded_save_params(), *names_of_parts, *made_anew, *of_learn]

@@ -185,6 +185,13 @@ class ChainPolicy(BasePolicy):
         """Target networks by the name of the network that they follow."""
         return {name: getattr(self, f"{name}_target") for name in self._target_names}
 
+    def statistics(self) -> Iterator[th.Tensor]:
+        """
+        :return: the buffers that an update changes, and that it restores where a loss is not finite: those with
+            "running_" in their names, such as batch normalisation's, and those that a subclass adds
+        """
+        yield from (buffer for name, buffer in self.named_buffers() if "running_" in name)
+
     @property
     def action_dim(self) -> int:
         """Number of action coordinates."""

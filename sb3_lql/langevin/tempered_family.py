@@ -60,8 +60,6 @@ class TemperedAlgorithm(LangevinAlgorithm):
     defaults: ClassVar[dict[str, Any]] = LangevinAlgorithm.defaults | dict(
         sampler="langevin", n_particles=16, n_rungs=20, soft_backup=False
     )
-    #: Parts of the names of the policy's averages, which stay as they are where a loss is not finite.
-    averages: ClassVar[tuple[str, ...]] = (*LangevinAlgorithm.averages, "sampler.log_", "sampler.n_adaptations")
 
     # Arguments of the constructor, see TemperedArguments
     sampler: str

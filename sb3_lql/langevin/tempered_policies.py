@@ -1,5 +1,6 @@
 """The policy of exp(w Q) / Z itself: particles that are tempered, and what they tell of the law."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch as th
@@ -34,6 +35,12 @@ class TemperedPolicy(SamplerPolicy):
     def n_parallel(self) -> int:
         """Actions that a chain looks at side by side: its particles."""
         return self.sampler.n_particles
+
+    def statistics(self) -> Iterator[th.Tensor]:
+        """
+        :return: as of :class:`~sb3_lql.engine.policy.ChainPolicy`, and what the sampler adapts
+        """
+        yield from (*super().statistics(), *self.sampler.buffers())
 
     def draw(self, features: th.Tensor) -> TemperedDraws:
         """

@@ -13,7 +13,7 @@ from sb3_lql.collecting.workers import subprocesses
 
 #: Attributes that a copy creates anew: aliases for parts of the policy, open files, and state of a running ``learn``.
 _MADE_ANEW = (
-    *("critic", "critic_target", "_averages"),
+    *("critic", "critic_target", "_statistics"),
     *("_logger", "_custom_logger"),
     *("_learning", "_learning_starts_shift", "_checked_env"),
 )

@@ -115,7 +115,7 @@ def tensors(model: Any) -> list[th.Tensor]:
     arrays = [*stored.values(), buffer.actions, buffer.rewards]
     return [
         *(part for part in model._update_state() if isinstance(part, th.Tensor)),
-        *model._averages,
+        *model._statistics,
         *(th.as_tensor(array) for array in arrays),
     ]
 

@@ -12,7 +12,7 @@ from sb3_lql.benchmark.comparison.spec import N_PROGRESS_POINTS, slug
 
 #: The two ways that actions are chosen in an evaluation, and what they are.
 MODES = {
-    "deterministic": "noise-free chain from the centre of the box; SAC's mean action",
+    "deterministic": "predict(deterministic=True): a chain without noise, SAC's mean action",
     "stochastic": "one draw from the policy for each action",
 }
 
