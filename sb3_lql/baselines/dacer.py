@@ -114,7 +114,7 @@ class DACER(TemperatureAlgorithm):
 
     def _follow(self, std: th.Tensor) -> th.Tensor:
         """The typical standard deviation after another minibatch, of which it begins as that of the first."""
-        typical = self.critic.running_std
+        typical = self.critic.typical_std
         return typical.copy_(th.where(typical < 0, std, typical.lerp(std, RUNNING_SHARE)))
 
     def _actor_loss(self, features: th.Tensor, batch: Batch) -> th.Tensor:

@@ -18,6 +18,7 @@ from sb3_lql.diffusion.process import ActionProcess
 from sb3_lql.engine.policy import ChainPolicy, best_of_samples
 from sb3_lql.networks.critics import EnsembleCritic
 from sb3_lql.networks.denoisers import ConditionedNetwork, Denoiser
+from sb3_lql.networks.distributional import GaussianCritic
 
 #: Keeps the quantile of a fixed start finite.
 LARGEST_START = 0.999
@@ -207,6 +208,8 @@ class DiffusionPolicy(ChainPolicy):
         :return: as of :class:`~sb3_lql.engine.policy.ChainPolicy`, and the algorithm's own
         """
         yield from (*super().statistics(), *map(self.get_buffer, self.running))
+        if isinstance(self.critic, GaussianCritic):
+            yield self.critic.typical_std
 
     @th.no_grad()
     def best_actions(

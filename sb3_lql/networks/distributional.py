@@ -18,11 +18,11 @@ class GaussianCritic(EnsembleCritic):
     n_outputs: ClassVar[int] = 2
 
     #: Running mean of each network's standard deviation, shape (n_critics, 1, 1); -1 before the first one.
-    running_std: th.Tensor
+    typical_std: th.Tensor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.register_buffer("running_std", th.full((self.n_critics, 1, 1), -1.0))
+        self.register_buffer("typical_std", th.full((self.n_critics, 1, 1), -1.0))
 
     def q_values(
         self, features: th.Tensor, actions: th.Tensor, noise_level: th.Tensor | int | None = None

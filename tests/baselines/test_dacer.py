@@ -39,10 +39,10 @@ def test_the_critics_loss_is_the_authors(
     mean = th.tensor([1.0, 2.0]).view(1, 2, 1).repeat(2, 1, 1).requires_grad_()
     std = th.tensor([0.5, 1.5]).view(1, 2, 1).repeat(2, 1, 1).requires_grad_()
     target = th.tensor([[2.0, 10.0], [1.0, 1.2]])
-    model.critic.running_std.fill_(before)
+    model.critic.typical_std.fill_(before)
     found = model._td_loss(None, th.cat([mean, std], dim=2), target)
     found.backward()
-    assert model.critic.running_std.flatten().tolist() == pytest.approx([typical] * 2)
+    assert model.critic.typical_std.flatten().tolist() == pytest.approx([typical] * 2)
     assert found.item() == pytest.approx(2 * loss, rel=1e-5)
     assert mean.grad is not None
     assert std.grad is not None
