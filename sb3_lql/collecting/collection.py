@@ -224,8 +224,11 @@ class CollectionMixin(OffPolicyAlgorithm):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        warm_up = 0 if self._n_updates > 0 else learning_starts
-        return super()._sample_action(warm_up, action_noise, n_envs)
+        return super()._sample_action(self._warm_up(learning_starts), action_noise, n_envs)
+
+    def _warm_up(self, learning_starts: int) -> int:
+        """Steps of random actions; none for a trained model that resumes."""
+        return 0 if self._n_updates > 0 else learning_starts
 
 
 @runtime_checkable

@@ -118,16 +118,17 @@ def check_policy_kwargs(policy_kwargs: dict[str, Any], use_sde: Any, taken: Iter
 
 def check_arguments_known(algorithm: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Raise a ``TypeError`` if an argument is given that the algorithm does not know."""
-    check_foreign_arguments(algorithm, given, known)
-    if unknown := sorted(set(given) - set(known)):
+    unknown = sorted(set(given) - set(known))
+    check_foreign_arguments(algorithm, unknown)
+    if unknown:
         close = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "leave it out."
         raise TypeError(f"{algorithm} got an unexpected keyword argument {unknown[0]!r}: {hint}")
 
 
-def check_foreign_arguments(algorithm: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise a ``TypeError`` if an argument is given that only other algorithms have."""
-    for name in sorted(set(given) - set(known)):
+def check_foreign_arguments(algorithm: str, unknown: Iterable[str]) -> None:
+    """Raise a ``TypeError`` if one of the arguments that the algorithm does not know belongs to another."""
+    for name in unknown:
         if reason := FOREIGN_ARGUMENTS.get(name):
             raise TypeError(
                 f"{algorithm} has no argument {name!r}: {reason}. Leave it out; the page 'Coming from SAC' "

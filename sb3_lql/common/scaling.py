@@ -15,11 +15,11 @@ def scale_to_unit(action: np.ndarray, box: spaces.Box) -> np.ndarray:
     return scaled
 
 
-def scale_from_unit(scaled_action: np.ndarray, box: spaces.Box) -> np.ndarray:
-    """Scale actions of shape ``(..., *box.shape)`` from [-1, 1] to a bounded box, in its dtype."""
+def scale_from_unit(scaled_action: np.ndarray, box: spaces.Box, clip: bool = True) -> np.ndarray:
+    """Scale actions of shape ``(..., *box.shape)`` from [-1, 1] to a bounded box, in its dtype; ``clip`` to its bounds."""
     center, half_range = center_and_half_range(box)
-    action: np.ndarray = np.clip(center + half_range * scaled_action, box.low, box.high).astype(box.dtype)
-    return action
+    action: np.ndarray = center + half_range * scaled_action
+    return (np.clip(action, box.low, box.high) if clip else action).astype(box.dtype)
 
 
 def center_and_half_range(box: spaces.Box) -> tuple[np.ndarray, np.ndarray]:

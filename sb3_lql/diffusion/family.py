@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 
-from sb3_lql.common.scaling import center_and_half_range
+from sb3_lql.common.scaling import scale_from_unit
 from sb3_lql.common.validation import check_count, check_number, check_positive
 from sb3_lql.diffusion.policies import CnnPolicy, DiffusionPolicy, MlpPolicy, MultiInputPolicy
 from sb3_lql.diffusion.process import ActionProcess, DiffusionProcess, linear_schedule
@@ -218,11 +218,7 @@ class DiffusionAlgorithm(ChainAlgorithm):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         action, scaled = super()._sample_action(learning_starts, action_noise, n_envs)
-        warming_up = self._n_updates == 0 and self.num_timesteps < learning_starts
-        if warming_up or self._exploration_scale() is None:
+        if self.num_timesteps < self._warm_up(learning_starts) or self._exploration_scale() is None:
             return action, scaled
         scaled = self._explore(th.as_tensor(scaled, device=self.device)).cpu().numpy()
-        if self.clip_noisy_actions:
-            return self.policy.unscale_action(scaled), scaled
-        center, half_range = center_and_half_range(self.action_space)
-        return (center + half_range * scaled).astype(self.action_space.dtype), scaled
+        return scale_from_unit(scaled, self.action_space, clip=self.clip_noisy_actions), scaled

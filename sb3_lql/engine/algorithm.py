@@ -119,8 +119,6 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         check_arguments_known(type(self).__name__, kwargs, self.defaults)
         arguments = {**self.defaults, **kwargs}
         check_before_construction(env, arguments)
-        if isinstance(learning_rate, Real) and not isinstance(learning_rate, bool):
-            learning_rate = float(learning_rate)  # SB3 takes no number of NumPy's
         of_sb3 = {name: arguments.pop(name) for name in SB3_ARGUMENTS & arguments.keys()}
         init_setup_model = arguments.pop("_init_setup_model")
         vars(self).update(arguments)
@@ -299,6 +297,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         # In place of SB3's, which makes a replay buffer for a model that only acts too, and takes all arguments of the
         # policy from policy_kwargs: what a user reads, compares and saves there is what that user wrote
         self._check_arguments()
+        if isinstance(self.learning_rate, Real):
+            self.learning_rate = float(self.learning_rate)  # SB3 takes no number of NumPy's
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self._convert_train_freq()

@@ -111,7 +111,7 @@ class ChainPolicy(BasePolicy):
             raise TypeError(f"features_extractor_class={features_extractor_class!r} is no class: pass one, or None.")
         check_extractor(self.features_extractor_class, observation_space, self.features_extractor_kwargs)
         check_flag("normalize_images", normalize_images)
-        _check_makes_a_module("activation_fn", activation_fn)
+        _check_activation(activation_fn)
         _check_optimizer(optimizer_class, optimizer_kwargs)
         self.net_arch = _critic_arch(net_arch)
         self.activation_fn = activation_fn
@@ -451,15 +451,16 @@ def _critic_arch(net_arch: list[int] | dict[str, list[int]] | None) -> list[int]
     return [check_count("net_arch", size) for size in layers]
 
 
-def _check_makes_a_module(name: str, value: Any) -> None:
-    if isinstance(value, nn.Module):
-        raise TypeError(f"{name}={value!r} is a module: pass its class, {type(value)}.")
+def _check_activation(activation_fn: Any) -> None:
+    if isinstance(activation_fn, nn.Module):
+        raise TypeError(f"activation_fn={activation_fn!r} is a module: pass its class, {type(activation_fn)}.")
+    fix = "pass a class such as torch.nn.Mish."
     try:
-        made = value()
+        made = activation_fn()
     except TypeError as error:
-        raise TypeError(f"{name}={value!r} makes no module ({error}): pass a class such as torch.nn.Mish.") from error
+        raise TypeError(f"activation_fn={activation_fn!r} makes no module ({error}): {fix}") from error
     if not isinstance(made, nn.Module):
-        raise TypeError(f"{name}={value!r} makes a {type(made).__name__}: pass a class such as torch.nn.Mish.")
+        raise TypeError(f"activation_fn={activation_fn!r} makes a {type(made).__name__}: {fix}")
 
 
 def _check_optimizer(optimizer_class: Any, kwargs: Any) -> None:

@@ -53,6 +53,10 @@ class SamplerPolicy(ChainPolicy):
         """
         return self.critic.exact_dtype
 
+    def _compiles_for(self, features: th.Tensor) -> bool:
+        """Whether chains with these features are compiled."""
+        return self.compiles and self.critic.can_compile(features)
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | dict(sampler=self.sampler)
 
@@ -127,7 +131,7 @@ class LangevinPolicy(SamplerPolicy):
         """
         if noise is None:
             return langevin_chain(self.sampler, self.critic, features, initial_actions, None)
-        chain = compiled_langevin_chain if self.compiles and self.critic.can_compile(features) else langevin_chain
+        chain = compiled_langevin_chain if self._compiles_for(features) else langevin_chain
         return chain(self.sampler, self.critic, features, initial_actions, noise, self.bfloat16_chain)
 
     def run(self, features: th.Tensor, *draws: th.Tensor) -> th.Tensor:

@@ -58,7 +58,7 @@ class TemperedPolicy(SamplerPolicy):
         :param draws: as :meth:`draw` returns them
         :return: actions in [-1, 1] of shape (batch, action_dim), the particles, and the estimates that come with them
         """
-        chain = compiled_tempered_chain if self.compiles and self.critic.can_compile(features) else tempered_chain
+        chain = compiled_tempered_chain if self._compiles_for(features) else tempered_chain
         return chain(self.sampler, self.critic, features, *draws)
 
     def run(self, features: th.Tensor, *draws: th.Tensor) -> th.Tensor:

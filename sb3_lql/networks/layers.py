@@ -147,7 +147,7 @@ def small_normal(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def _in_features(layer: "nn.Linear | EnsembleLinear") -> int:
+def _in_features(layer: nn.Linear | EnsembleLinear) -> int:
     return layer.in_features if isinstance(layer, nn.Linear) else layer.weight.shape[1]
 
 

@@ -1,6 +1,5 @@
 """Saving and loading methods of a model."""
 
-import inspect
 from collections.abc import Iterable
 from io import BufferedIOBase
 from pathlib import Path
@@ -20,6 +19,7 @@ from sb3_lql.common.validation import check_count
 from sb3_lql.saving import checkpoint as checkpoints
 from sb3_lql.saving import safe
 from sb3_lql.saving.normalization import check_spaces_within
+from sb3_lql.saving.safe.arguments import argument_names
 from sb3_lql.saving.zip_files import algorithm_names, check_zip_file
 
 SelfSavable = TypeVar("SelfSavable", bound="SavingMixin")
@@ -74,7 +74,7 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         :raises ValueError: if the file is damaged, or from another algorithm or other environments
         :raises TypeError: for an argument that only other algorithms have
         """
-        check_foreign_arguments(cls.__name__, kwargs, inspect.signature(cls).parameters)
+        check_foreign_arguments(cls.__name__, sorted(kwargs.keys() - set(argument_names(cls))))
         check_zip_file(path, algorithm_names(cls))
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)  # type: ignore[arg-type]
 
@@ -208,7 +208,7 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         :raises ValueError: if the file is damaged, malicious or does not fit, or if ``custom_objects`` lacks something
         :raises TypeError: for an unknown argument
         """
-        check_foreign_arguments(cls.__name__, kwargs, inspect.signature(cls).parameters)
+        check_foreign_arguments(cls.__name__, sorted(kwargs.keys() - set(argument_names(cls))))
         return safe.load_safe(cls, path, env, device, custom_objects, **kwargs)
 
 

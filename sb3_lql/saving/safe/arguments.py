@@ -62,7 +62,7 @@ class _PolicyArguments(TypedDict, total=False):
     net_arch: _Layers | dict[str, _Layers] | None
 
 
-#: Types that are checked here, as the constructor takes others for them.
+#: Types that are checked before anything is made with such a value, or more strictly than by the constructor.
 _TYPES: dict[str, Any] = {
     "seed": Annotated[int, Meta(ge=0)] | None,
     "verbose": Annotated[int, Meta(ge=0, le=2)],
