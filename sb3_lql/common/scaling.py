@@ -16,7 +16,7 @@ def scale_to_unit(action: np.ndarray, box: spaces.Box) -> np.ndarray:
 
 
 def scale_from_unit(scaled_action: np.ndarray, box: spaces.Box, clip: bool = True) -> np.ndarray:
-    """Scale actions of shape ``(..., *box.shape)`` from [-1, 1] to a bounded box, in its dtype; ``clip`` to its bounds."""
+    """Scale actions of shape ``(..., *box.shape)`` from [-1, 1] to a box, in its dtype and, with ``clip``, bounds."""
     center, half_range = center_and_half_range(box)
     action: np.ndarray = center + half_range * scaled_action
     return (np.clip(action, box.low, box.high) if clip else action).astype(box.dtype)
