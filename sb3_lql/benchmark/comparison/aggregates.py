@@ -16,9 +16,8 @@ ReturnsOf = Callable[[Sequence[RunResult], str, int], list[float]]
 
 #: Coverage of every interval.
 COVERAGE = 0.95
-#: Fewest seeds of which an algorithm is said to be ahead, as intervals of two or three lie apart by chance; and by how
-#: much of the range of all returns.
-SEEDS_OF_LEADER, MARGIN_OF_LEADER = 5, 0.05
+#: Fewest seeds of which an algorithm is said to learn earliest, as those of two or three lie apart by chance.
+SEEDS_OF_EARLIEST = 5
 #: The algorithm whose size and time count as 1, as in the paper's tables 2 and 3.
 BASELINE = ALGORITHMS[DEFAULT].label
 
@@ -163,25 +162,25 @@ def mean_interval(values: np.ndarray, n_bootstrap: int) -> tuple[np.ndarray, np.
     return low, high
 
 
-def leader(comparison: Comparison, task: str, mode: str, n_bootstrap: int) -> str | None:
+def earliest(comparison: Comparison, task: str, mode: str) -> tuple[str, float] | None:
     """
-    The algorithm that is ahead of all others on a task, empty if none is: the interval of its mean final return lies
-    above all of theirs, by a 20th of the range of all returns of evaluations after updates. None if it cannot be told:
-    of fewer than five seeds or two algorithms, or where a run is not finished.
+    The algorithm that learns earliest on a task, and the smallest share of pairs of runs in which it has more return
+    over the training than another. None if it cannot be told: of fewer than five seeds or two algorithms, or where a
+    run is not finished.
     """
-    if len(comparison.algorithms) < 2 or len(comparison.seeds) < SEEDS_OF_LEADER:
+    if len(comparison.algorithms) < 2 or len(comparison.seeds) < SEEDS_OF_EARLIEST:
         return None
-    intervals = {}
-    for algorithm in comparison.algorithms:
-        returns = mean_returns(comparison.of(task, algorithm), mode, comparison.n_evaluations)
-        if len(returns) < len(comparison.seeds):
-            return None
-        low, high = mean_interval(np.array(returns)[:, None], n_bootstrap)
-        intervals[algorithm] = float(low[0]), float(high[0])
-    best = max(intervals, key=lambda algorithm: intervals[algorithm][0])
-    margin = MARGIN_OF_LEADER * float(np.ptp(learned_returns(comparison, task, mode)))
-    others = [high for name, (_, high) in intervals.items() if name != best]
-    return best if max(others) + margin < intervals[best][0] else ""
+    areas = {
+        name: np.array(returns_over_training(comparison.of(task, name), mode, comparison.n_evaluations))
+        for name in comparison.algorithms
+    }
+    if any(len(found) < len(comparison.seeds) for found in areas.values()):
+        return None
+    shares = {
+        name: min(probability_of_improvement(area, areas[other]) for other in areas if other != name)
+        for name, area in areas.items()
+    }
+    return max(shares.items(), key=lambda found: found[1])
 
 
 def baseline(comparison: Comparison) -> str:

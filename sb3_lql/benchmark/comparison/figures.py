@@ -14,7 +14,7 @@ from sb3_lql.benchmark.comparison.aggregates import (
     Aggregates,
     Average,
     Estimate,
-    leader,
+    earliest,
     learned_returns,
     mean_interval,
 )
@@ -27,6 +27,8 @@ PANEL = (3.2, 2.4)
 #: Width and height of an entry of the legend, in inches, and its letters in a line.
 ENTRY = (1.9, 0.2)
 N_LETTERS = 24
+#: Letters in a line of a panel's title.
+N_TITLE_LETTERS = 36
 #: From this number of updates on, axes count thousands.
 MANY_UPDATES = 10_000
 
@@ -43,7 +45,7 @@ def save(figure: Figure, path: Path) -> str:
 def learning_curves(comparison: Comparison, mode: str, n_bootstrap: int) -> Figure:
     """
     Return over updates, a panel for each task: every seed, and the mean over those seeds that got furthest. Titles name
-    the algorithm that is ahead at the end.
+    the algorithm that learns earliest.
     """
     begun = {run.task for run in comparison.begun}
     tasks = [task for task in comparison.tasks if task in begun or not begun]
@@ -56,9 +58,7 @@ def learning_curves(comparison: Comparison, mode: str, n_bootstrap: int) -> Figu
     for axes, task in zip(panels.flat, tasks, strict=False):
         for algorithm, look in looks(comparison.algos).items():
             _curve(axes, comparison, (task, algorithm, mode), look, unit, n_bootstrap)
-        ahead = leader(comparison, task, mode, n_bootstrap)
-        message = "" if ahead is None else f"\n{ahead or 'nobody'} is clearly ahead at the end"
-        axes.set_title(_wrapped(task) + _plain(message), fontsize=10)
+        axes.set_title(_wrapped(task) + _who_is_earliest(comparison, task, mode), fontsize=10)
         axes.set_xlabel("updates (thousands)" if unit > 1 else "updates")
         _show_learned(axes, comparison, task, mode)
         _count_steps(axes, comparison, task, unit)
@@ -147,6 +147,20 @@ def _curve(
         axes.plot(updates, values.mean(axis=0), color=colour, linestyle=style, linewidth=1.8)
         axes.fill_between(updates, *mean_interval(values, n_bootstrap), color=colour, alpha=0.18, linewidth=0)
     axes.grid(alpha=0.3)
+
+
+def _who_is_earliest(comparison: Comparison, task: str, mode: str) -> str:
+    """A title's last line: its message, empty if it cannot be told."""
+    found = earliest(comparison, task, mode)
+    if found is None:
+        return ""
+    name, share = found
+    pairs = "all pairs" if share == 1 else f"{100 * share:.0f} % of pairs"
+    if len(comparison.algorithms) == 2:
+        message = f"{name} earlier in {pairs}"
+    else:
+        message = f"{name} earliest, in {pairs}" + ("" if share == 1 else " or more")
+    return "\n" + _plain(textwrap.fill(message, N_TITLE_LETTERS))
 
 
 def _show_learned(axes: Axes, comparison: Comparison, task: str, mode: str) -> None:

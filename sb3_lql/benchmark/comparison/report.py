@@ -74,8 +74,8 @@ def _learning_curves(comparison: Comparison, folder: Path, n_bootstrap: int) -> 
         f"Return over updates (the paper's iterations). Faint: each seed. Strong: the mean, with its {COVERAGE:.0%} "
         f"bootstrap interval ({n_bootstrap:,} resamples), over the seeds that have got furthest. A panel has the range "
         "of the evaluations after updates, down to three times the distance of the quartiles below the first; curves "
-        "may begin below it. An algorithm is clearly ahead where the interval of its mean final return lies above all "
-        "others', by a 20th of the range of all returns, with five seeds or more, all finished.\n",
+        "may begin below it. A title names the algorithm that learns earliest, and in what share of pairs of runs "
+        "it has more return over the training than another: with five seeds or more, all finished.\n",
     ]
     for mode in MODES:
         figure = figures.learning_curves(comparison, mode, n_bootstrap)
