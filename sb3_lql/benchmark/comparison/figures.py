@@ -160,7 +160,7 @@ def _who_is_earliest(comparison: Comparison, task: str, mode: str) -> str:
         message = f"{name} earlier in {pairs}"
     else:
         message = f"{name} earliest, in {pairs}" + ("" if share == 1 else " or more")
-    return "\n" + _plain(textwrap.fill(message, N_TITLE_LETTERS))
+    return "\n" + _wrapped(message, N_TITLE_LETTERS)
 
 
 def _show_learned(axes: Axes, comparison: Comparison, task: str, mode: str) -> None:
@@ -219,8 +219,8 @@ def _legend(figure: Figure, comparison: Comparison) -> None:
     figure.legend(lines, names, loc="outside lower center", ncols=n_columns, frameon=False)
 
 
-def _wrapped(name: str) -> str:
-    return _plain(textwrap.fill(name, N_LETTERS, break_on_hyphens=False, break_long_words=False))
+def _wrapped(text: str, n_letters: int = N_LETTERS) -> str:
+    return _plain(textwrap.fill(text, n_letters, break_on_hyphens=False, break_long_words=False))
 
 
 def _plain(text: str) -> str:
