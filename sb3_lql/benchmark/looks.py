@@ -20,8 +20,9 @@ COLOURS = {
 }
 #: Of algorithms that are not ours.
 OTHERS = "#7F7F7F"
-#: Variants of one algorithm are told apart by these, then by paler shades of its colour.
-LINE_STYLES: tuple[LineStyleType, ...] = ("-", "--", ":", "-.")
+#: Of what bears the algorithm's own name; variants are told apart by the others, then by paler shades of its colour.
+OWN_LINE_STYLE: LineStyleType = "-"
+LINE_STYLES: tuple[LineStyleType, ...] = ("--", ":", "-.", (0, (3, 1, 1, 1, 1, 1)))
 SHADES = (1.0, 0.6, 0.35, 0.2)
 #: A colour and a line style.
 Look = tuple[str, LineStyleType]
@@ -30,14 +31,15 @@ Look = tuple[str, LineStyleType]
 def looks(algos: dict[str, str]) -> dict[str, Look]:
     """
     :param algos: names on the command line, by label
-    :return: a look for each label, all different as long as shades and styles last; that of the first variant of an
-        algorithm does not depend on what else is shown
+    :return: a look for each label, all different as long as shades and styles last; that of an algorithm under its own
+        name does not depend on what else is shown
     """
     found: dict[str, Look] = {}
     for label, algo in algos.items():
-        base = algo.removeprefix("compared")
-        styles = LINE_STYLES if base == algo else LINE_STYLES[1:]  # beside the algorithm as it was published
-        choices = [(_paler(COLOURS.get(base, OTHERS), shade), style) for shade in SHADES for style in styles]
+        colour = COLOURS.get(algo.removeprefix("compared"), OTHERS)
+        choices = [(_paler(colour, shade), style) for shade in SHADES for style in LINE_STYLES]
+        if label.replace("-", "").lower() == algo:
+            choices.insert(0, (colour, OWN_LINE_STYLE))
         found[label] = next((look for look in choices if look not in found.values()), choices[-1])
     return found
 

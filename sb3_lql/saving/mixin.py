@@ -74,7 +74,7 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         :raises ValueError: if the file is damaged, or from another algorithm or other environments
         :raises TypeError: for an argument that only other algorithms have
         """
-        check_foreign_arguments(cls.__name__, sorted(kwargs.keys() - set(argument_names(cls))))
+        _check_arguments(cls, kwargs)
         check_zip_file(path, algorithm_names(cls))
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)  # type: ignore[arg-type]
 
@@ -208,8 +208,12 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         :raises ValueError: if the file is damaged, malicious or does not fit, or if ``custom_objects`` lacks something
         :raises TypeError: for an unknown argument
         """
-        check_foreign_arguments(cls.__name__, sorted(kwargs.keys() - set(argument_names(cls))))
+        _check_arguments(cls, kwargs)
         return safe.load_safe(cls, path, env, device, custom_objects, **kwargs)
+
+
+def _check_arguments(cls: type[Any], given: dict[str, Any]) -> None:
+    check_foreign_arguments(cls.__name__, sorted(given.keys() - set(argument_names(cls))))
 
 
 def _returns(buffer: ReplayBuffer | None) -> tuple[int, float | None]:

@@ -82,10 +82,24 @@ def returns_over_training(runs: Sequence[RunResult], mode: str, n_evaluations: i
     return [float(np.mean([evaluation.mean_return(mode) for evaluation in updated])) for updated in complete]
 
 
-def learned_returns(comparison: Comparison, task: str, mode: str) -> np.ndarray:
-    """Mean returns of all evaluations on a task after updates, shape (n_evaluations,)."""
-    evaluations = [evaluation for run in comparison.runs if run.task == task for evaluation in run.updated]
-    return np.array([evaluation.mean_return(mode) for evaluation in evaluations])
+def learned_range(comparison: Comparison, task: str, mode: str) -> tuple[float, float] | None:
+    """
+    Range of a task's mean returns after updates, without single runs that lie below all algorithms' middle ones by
+    more than half of what those and the best span; None before any update.
+    """
+    found, middles = [], []
+    for algorithm in comparison.algorithms:
+        runs = comparison.of(task, algorithm)
+        for step in range(comparison.n_evaluations + 1):
+            evaluations = [evaluation for run in runs for evaluation in run.evaluations[step : step + 1]]
+            returns = [evaluation.mean_return(mode) for evaluation in evaluations if evaluation.updates > 0]
+            if returns:
+                found += returns
+                middles.append(float(np.median(returns)))
+    if not found:
+        return None
+    worst, best = min(middles), max(found)
+    return max(min(found), worst - (best - worst) / 2), best
 
 
 def normalized_scores(

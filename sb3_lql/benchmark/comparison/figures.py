@@ -11,18 +11,21 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from sb3_lql.benchmark.comparison.aggregates import (
+    SEEDS_OF_EARLIEST,
     Aggregates,
     Average,
     Estimate,
     earliest,
-    learned_returns,
+    learned_range,
     mean_interval,
 )
-from sb3_lql.benchmark.comparison.results import Comparison
+from sb3_lql.benchmark.comparison.results import Comparison, RunResult, part_of
 from sb3_lql.benchmark.looks import Look, looks
 
-#: Panels beside each other, and their width and height in inches.
-N_COLUMNS = 2
+#: As many algorithms share a panel; of more, each has one of its own, with the first for comparison.
+N_TOGETHER = 9
+#: Panels beside each other, of all algorithms or of two, and their width and height in inches.
+N_COLUMNS, N_COLUMNS_OF_TWO = 2, 3
 PANEL = (3.2, 2.4)
 #: Width and height of an entry of the legend, in inches, and its letters in a line.
 ENTRY = (1.9, 0.2)
@@ -45,28 +48,37 @@ def save(figure: Figure, path: Path) -> str:
 def learning_curves(comparison: Comparison, mode: str, n_bootstrap: int) -> Figure:
     """
     Return over updates, a panel for each task: every seed, and the mean over those seeds that got furthest. Titles name
-    the algorithm that learns earliest.
+    the algorithm that learns earliest. Of many algorithms, a panel for each and the first.
     """
     begun = {run.task for run in comparison.begun}
     tasks = [task for task in comparison.tasks if task in begun or not begun]
-    n_columns = min(N_COLUMNS, len(tasks))
-    n_rows = -(-len(tasks) // n_columns)
+    first, *others = comparison.algorithms
+    together = len(comparison.algorithms) <= N_TOGETHER
+    groups = [comparison.algorithms] if together else [(first, other) for other in others]
+    panels = [part_of(comparison, [task], group) for task in tasks for group in groups]
+    n_columns = min(N_COLUMNS if together else N_COLUMNS_OF_TWO, len(panels))
+    n_rows = -(-len(panels) // n_columns)
     figure = Figure(figsize=(PANEL[0] * n_columns, (PANEL[1] + 0.5) * n_rows), layout="constrained")
-    panels: np.ndarray = figure.subplots(n_rows, n_columns, squeeze=False)
+    grid: np.ndarray = figure.subplots(n_rows, n_columns, squeeze=False)
     last = max((e.updates for run in comparison.begun for e in run.evaluations), default=0)
     unit = 1_000 if last >= MANY_UPDATES else 1
-    for axes, task in zip(panels.flat, tasks, strict=False):
-        for algorithm, look in looks(comparison.algos).items():
-            _curve(axes, comparison, (task, algorithm, mode), look, unit, n_bootstrap)
-        axes.set_title(_wrapped(task) + _who_is_earliest(comparison, task, mode), fontsize=10)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        found = looks(panel.algos)
+        for algorithm, look in found.items():
+            _curve(axes, panel.of(panel.tasks[0], algorithm), mode, look, unit, n_bootstrap)
+        task = [_wrapped(panel.tasks[0])] if together or len(tasks) > 1 else []
+        axes.set_title("\n".join([*task, *_who_is_earliest(panel, mode)]), fontsize=10)
         axes.set_xlabel("updates (thousands)" if unit > 1 else "updates")
-        _show_learned(axes, comparison, task, mode)
-        _count_steps(axes, comparison, task, unit)
-    for axes in panels.flat[len(tasks) :]:
+        _show_learned(axes, panel, mode)
+        _count_steps(axes, panel, unit)
+        if not together:
+            axes.legend(_lines(found), map(_wrapped, found), fontsize=8, framealpha=0.6)
+    for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
-    for axes in panels[:, 0]:
+    for axes in grid[:, 0]:
         axes.set_ylabel("return")
-    _legend(figure, comparison)
+    if together:
+        _legend(figure, looks(comparison.algos))
     return figure
 
 
@@ -77,7 +89,8 @@ def normalized_performance(comparison: Comparison, performance: dict[str, list[A
     """
     figure = Figure(figsize=(1.6 * PANEL[0], 1.4 * PANEL[1]), layout="constrained")
     axes = figure.subplots()
-    for algorithm, (colour, style) in looks(comparison.algos).items():
+    drawn = {name: look for name, look in looks(comparison.algos).items() if any(performance[name])}
+    for algorithm, (colour, style) in drawn.items():
         points = [(step, point) for step, point in enumerate(performance[algorithm]) if point is not None]
         fractions = np.array([step / comparison.n_evaluations for step, _ in points])
         means = np.array([point.mean for _, point in points])
@@ -89,9 +102,16 @@ def normalized_performance(comparison: Comparison, performance: dict[str, list[A
                 filling = colour if point.n_seeds == len(comparison.seeds) else "white"
                 x = step / comparison.n_evaluations
                 axes.plot(x, point.mean, "o", markersize=5, color=colour, markerfacecolor=filling)
+    # Untrained agents may be far below
+    trained = [point for name in drawn for point in performance[name][1:] if point is not None]
+    if trained:
+        low = min(point.mean - (point.standard_error or 0.0) for point in trained)
+        high = max(point.mean + (point.standard_error or 0.0) for point in trained)
+        axes.set_ylim(*_with_margin(low, high))
     axes.set(xlim=(-0.02, 1.02), xlabel="fraction of the steps after random ones", ylabel="normalised performance")
+    axes.set_title(_who_is_highest(comparison, performance), fontsize=10)
     axes.grid(alpha=0.3)
-    _legend(figure, comparison)
+    _legend(figure, drawn)
     return figure
 
 
@@ -127,12 +147,9 @@ def intervals(
     return figure
 
 
-def _curve(
-    axes: Axes, comparison: Comparison, drawn: tuple[str, str, str], look: Look, unit: int, n_bootstrap: int
-) -> None:
-    task, algorithm, mode = drawn
+def _curve(axes: Axes, runs: list[RunResult], mode: str, look: Look, unit: int, n_bootstrap: int) -> None:
     colour, style = look
-    runs = [run for run in comparison.of(task, algorithm) if run.evaluations]
+    runs = [run for run in runs if run.evaluations]
     length = max((len(run.evaluations) for run in runs), default=0)
     width, alpha = (1.8, 1.0) if len(runs) == 1 else (0.7, 0.4)
     for run in runs:
@@ -149,39 +166,46 @@ def _curve(
     axes.grid(alpha=0.3)
 
 
-def _who_is_earliest(comparison: Comparison, task: str, mode: str) -> str:
-    """A title's last line: its message, empty if it cannot be told."""
-    found = earliest(comparison, task, mode)
+def _who_is_earliest(panel: Comparison, mode: str) -> list[str]:
+    """Lines of a title that say its message; none if it cannot be told."""
+    found = earliest(panel, panel.tasks[0], mode)
     if found is None:
-        return ""
+        return []
     name, share = found
-    pairs = "all pairs" if share == 1 else f"{100 * share:.0f} % of pairs"
-    if len(comparison.algorithms) == 2:
-        message = f"{name} earlier in {pairs}"
-    else:
-        message = f"{name} earliest, in {pairs}" + ("" if share == 1 else " or more")
-    return "\n" + _wrapped(message, N_TITLE_LETTERS)
+    two = len(panel.algorithms) == 2
+    pairs = "all pairs" if share == 1 else f"{'' if two else '≥ '}{100 * share:.0f} % of pairs"
+    message = f"{name} {'earlier' if two else 'earliest,'} in {pairs}" if share > 0.5 else "none is earliest"
+    return [_wrapped(message, N_TITLE_LETTERS)]
 
 
-def _show_learned(axes: Axes, comparison: Comparison, task: str, mode: str) -> None:
-    """
-    Give the vertical axis the range of evaluations after updates, but for those far below the others: agents that have
-    not learned may do a hundred times worse.
-    """
-    returns = learned_returns(comparison, task, mode)
-    if len(returns):
-        first, third = np.quantile(returns, [0.25, 0.75])
-        low, high = max(returns.min(), first - 3 * (third - first)), returns.max()
-        margin = 0.05 * (high - low) or 1.0
-        axes.set_ylim(low - margin, high + margin)
+def _who_is_highest(comparison: Comparison, performance: dict[str, list[Average | None]]) -> str:
+    """A title: which two are highest at the end, if all have five complete seeds or more; else empty."""
+    ends = {name: points[-1] for name, points in performance.items()}
+    finals = {name: end.mean for name, end in ends.items() if end and end.n_seeds == len(comparison.seeds)}
+    if len(comparison.seeds) < SEEDS_OF_EARLIEST or len(finals) < max(2, len(ends)):
+        return ""
+    (first, most), (second, next_most), *_ = sorted(finals.items(), key=lambda found: -found[1])
+    return _wrapped(f"At the end {first} is highest ({most:.1f}), then {second} ({next_most:.1f})", N_TITLE_LETTERS)
 
 
-def _count_steps(axes: Axes, comparison: Comparison, task: str, unit: int) -> None:
+def _show_learned(axes: Axes, panel: Comparison, mode: str) -> None:
+    """Agents that have not learned may do a hundred times worse."""
+    found = learned_range(panel, panel.tasks[0], mode)
+    if found is not None:
+        axes.set_ylim(*_with_margin(*found))
+
+
+def _with_margin(low: float, high: float) -> tuple[float, float]:
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _count_steps(axes: Axes, panel: Comparison, unit: int) -> None:
     """A second axis for environment steps, if all of a task's runs take as many for an update."""
     found = {
         (run.learning_starts, round(last.fraction * (run.n_timesteps - run.learning_starts) / last.updates, 6))
-        for run in comparison.begun
-        if run.task == task and run.evaluations and (last := run.evaluations[-1]).updates > 0
+        for run in panel.begun
+        if run.evaluations and (last := run.evaluations[-1]).updates > 0
     }
     if len(found) == 1:
         ((first, ratio),) = found
@@ -208,15 +232,18 @@ def _bars(axes: Axes, rows: dict[str, tuple[Estimate, str]]) -> None:
     axes.grid(alpha=0.3, axis="x")
 
 
-def _legend(figure: Figure, comparison: Comparison) -> None:
+def _legend(figure: Figure, drawn: dict[str, Look]) -> None:
     """Below the panels, for which the figure grows."""
     width, height = figure.get_size_inches()
-    names = [_wrapped(name) for name in comparison.algorithms]
+    names = [_wrapped(name) for name in drawn]
     n_columns = min(len(names), max(1, int(width / ENTRY[0])))
     n_lines = -(-len(names) // n_columns) * max(name.count("\n") + 1 for name in names)
     figure.set_size_inches(width, height + ENTRY[1] * (n_lines + 1))
-    lines = [Line2D([], [], color=colour, linestyle=style) for colour, style in looks(comparison.algos).values()]
-    figure.legend(lines, names, loc="outside lower center", ncols=n_columns, frameon=False)
+    figure.legend(_lines(drawn), names, loc="outside lower center", ncols=n_columns, frameon=False)
+
+
+def _lines(drawn: dict[str, Look]) -> list[Line2D]:
+    return [Line2D([], [], color=colour, linestyle=style) for colour, style in drawn.values()]
 
 
 def _wrapped(text: str, n_letters: int = N_LETTERS) -> str:

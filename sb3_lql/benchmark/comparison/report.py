@@ -73,9 +73,10 @@ def _learning_curves(comparison: Comparison, folder: Path, n_bootstrap: int) -> 
         "## Learning curves\n",
         f"Return over updates (the paper's iterations). Faint: each seed. Strong: the mean, with its {COVERAGE:.0%} "
         f"bootstrap interval ({n_bootstrap:,} resamples), over the seeds that have got furthest. A panel has the range "
-        "of the evaluations after updates, down to three times the distance of the quartiles below the first; curves "
-        "may begin below it. A title names the algorithm that learns earliest, and in what share of pairs of runs "
-        "it has more return over the training than another: with five seeds or more, all finished.\n",
+        "of the evaluations after updates, but for single seeds far below the others; curves may begin below it. Where "
+        f"there are more than {figures.N_TOGETHER} algorithms, each has a panel with the first. "
+        "A title names the algorithm that learns earliest, and in what share of pairs of runs "
+        "it has more return over the training than another, if in most: with five seeds or more, all finished.\n",
     ]
     for mode in MODES:
         figure = figures.learning_curves(comparison, mode, n_bootstrap)

@@ -98,13 +98,15 @@ def test_single_algorithm_has_no_panel_of_improvement(comparison: Comparison) ->
 
 
 def test_looks_are_the_algorithms_own_and_all_different() -> None:
-    """Whatever their order, and whatever else is shown."""
+    """Whatever their order, and whatever else is shown; lines are solid under an algorithm's own name alone."""
     assert looks({"SAC": "sac", "NC-LQL": "nclql"}) == {"SAC": (COLOURS["sac"], "-"), "NC-LQL": (COLOURS["nclql"], "-")}
     found = looks({f"w = {w}": "nclql" for w in range(15)} | {"QSM, too": "comparedqsm", "QSM": "qsm", "?": "ddpg"})
     assert len(set(found.values())) == 18
     assert [found[f"w = {w}"][0] for w in range(4)] == [COLOURS["nclql"]] * 4
     assert found["w = 4"][0] == "#66AAD1"  # 0.6 of it and 0.4 of white
     assert (found["QSM"], found["QSM, too"]) == ((COLOURS["qsm"], "-"), (COLOURS["qsm"], "--"))
+    green = COLOURS["lql"]
+    assert looks({"LQL, tempered": "lql", "LQL": "lql"}) == {"LQL, tempered": (green, "--"), "LQL": (green, "-")}
 
 
 def test_a_panel_names_the_algorithm_that_is_earliest_once_all_seeds_are_finished(tmp_path: Path) -> None:
@@ -131,16 +133,62 @@ def test_of_several_algorithms_the_share_is_the_smallest(tmp_path: Path) -> None
         folders.run(tmp_path, "A-v0", "Y", seed, [0.0] * 5 + [11.5], algo="sac")
         folders.run(tmp_path, "A-v0", "Z", seed, [0.0] * 5 + [5.0], algo="lql")
     title = figures.learning_curves(read_results(tmp_path), MODE, 50).axes[0].get_title()
-    assert title.split() == ["A-v0", "X", "earliest,", "in", "80", "%", "of", "pairs", "or", "more"]
+    assert title == "A-v0\nX earliest, in ≥ 80 % of pairs"
+
+
+def test_none_is_earliest_that_is_not_ahead_of_every_other(tmp_path: Path) -> None:
+    """Of two equal ones neither is ahead; of three, each is behind another in most pairs."""
+    comparisons: list[tuple[list[str], list[list[float]]]] = [
+        (["X", "Y"], [[1.0] * 5] * 2),
+        (["X", "Y", "Z"], [[3, 3, 3, 3, 3], [5, 5, 1, 1, 4], [2, 2, 2, 4.5, 6]]),
+    ]
+    for names, means in comparisons:
+        folder = folders.plan(tmp_path / str(len(names)), names, ["A-v0"], [1, 2, 3, 4, 5])
+        for name, of_seeds in zip(names, means, strict=True):
+            for seed, mean in enumerate(of_seeds, start=1):
+                folders.run(folder, "A-v0", name, seed, [mean] * 6)
+        assert figures.learning_curves(read_results(folder), MODE, 50).axes[0].get_title() == "A-v0\nnone is earliest"
 
 
 def test_a_panel_has_the_range_of_evaluations_after_updates(tmp_path: Path) -> None:
-    folders.plan(tmp_path, ["X"], ["A-v0"], [1])
+    """A run far below the others is cut off; its first evaluation, like theirs, is not."""
+    folders.plan(tmp_path, ["X"], ["A-v0"], [1, 2, 3])
     limits = []
-    for second in (20, -9_000):  # the quartiles of 0, 40, 60, 100 and that are 0 and 60
-        folders.run(tmp_path, "A-v0", "X", 1, [-9_000.0, 0, second, 40, 60, 100])
+    for fourth in (20, -9_000):
+        for seed in (1, 2):
+            folders.run(tmp_path, "A-v0", "X", seed, [-9_000.0, -100, 20, 20, 60, 100])
+        folders.run(tmp_path, "A-v0", "X", 3, [-9_000.0, -100, 20, fourth, 60, 100])
         limits.append(figures.learning_curves(read_results(tmp_path), MODE, 50).axes[0].get_ylim())
-    assert limits == [(-5.0, 105.0), (-194.0, 114.0)]
+    assert limits == [(-110.0, 110.0), (-215.0, 115.0)]  # -100 to 100; half of that below -100
+
+
+def test_each_of_many_algorithms_has_a_panel_with_the_first(tmp_path: Path) -> None:
+    names = [f"w = {w}" for w in range(figures.N_TOGETHER + 1)]
+    folders.plan(tmp_path, names, ["A-v0"], [1, 2, 3, 4, 5])
+    for height, name in enumerate(names):
+        for seed in range(1, 6):
+            folders.run(tmp_path, "A-v0", name, seed, [float(height)] * 6)
+    figure = figures.learning_curves(read_results(tmp_path), MODE, 50)
+    panels = [axes for axes in figure.axes if axes.has_data()]
+    for axes, name in zip(panels, names[1:], strict=True):
+        legend = axes.get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == ["w = 0", name]
+        assert axes.get_title().replace("\n", " ") == f"{name} earlier in all pairs"
+    assert figure.legends == []
+
+
+def test_normalized_performance_says_who_is_highest_and_leaves_out_what_is_not_drawn(tmp_path: Path) -> None:
+    folders.plan(tmp_path, ["X", "Y"], ["A-v0"], [1, 2, 3, 4, 5])
+    folders.run(tmp_path, "A-v0", "X", 1, float)
+    comparison = read_results(tmp_path)
+    x: list[Average | None] = [Average(-90.0, 1.0, 5), *(Average(float(step), 0.0, 5) for step in range(5))]
+    both = figures.normalized_performance(comparison, {"X": x, "Y": [*x[:-1], Average(8.0, 0.0, 5)]})
+    assert both.axes[0].get_title().replace("\n", " ") == "At the end Y is highest (8.0), then X (4.0)"
+    assert both.axes[0].get_ylim() == pytest.approx((-0.4, 8.4))
+    alone = figures.normalized_performance(comparison, {"X": x, "Y": [None] * 6})
+    assert alone.axes[0].get_title() == ""
+    assert [text.get_text() for text in alone.legends[0].get_texts()] == ["X"]
 
 
 def test_environment_steps_are_counted_above(comparison: Comparison) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from torch import nn
 
 pytest.importorskip("rl_zoo3")
 
@@ -142,6 +143,8 @@ def test_settings_can_be_constructed(name: str) -> None:
         construct: Any = rl_zoo3.ALGOS[algorithm.algo]
         # Noise is the RL Zoo's to make
         settings = {name: value for name, value in algorithm.hyperparams.items() if not name.startswith("noise_")}
+        if isinstance(code := settings.get("policy_kwargs"), str):  # which the RL Zoo evaluates
+            settings["policy_kwargs"] = eval(code, {"nn": nn})
         construct("MlpPolicy", "Pendulum-v1", buffer_size=1, **settings)
 
 
