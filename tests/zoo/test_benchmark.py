@@ -24,7 +24,7 @@ from sb3_lql.zoo.benchmark import _describe, benchmark
 from sb3_lql.zoo.registry import register
 from tests.zoo.conftest import HEADLESS, SB3_LQL, sb3_lql
 
-TINY = {
+TINY: dict[str, Any] = {
     "learning_starts": 50,
     "batch_size": 8,
     "buffer_size": 3_000,
@@ -32,14 +32,13 @@ TINY = {
     "env_kwargs": {"max_episode_steps": 20},
 }
 SHORT_CHAIN = {"n_langevin_steps": 1}
-N_TIMESTEPS = 1_050
 FRACTIONS = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 
 
-def write_spec(folder: Path, **algorithms: dict[str, Any]) -> None:
+def write_spec(folder: Path, n_updates: int, **algorithms: dict[str, Any]) -> None:
     """A spec of runs of a few seconds."""
     spec = {
-        "tasks": {"Pendulum-v1": N_TIMESTEPS},
+        "tasks": {"Pendulum-v1": TINY["learning_starts"] + n_updates},
         "algorithms": {
             label: {"algo": settings["algo"], "hyperparams": TINY | settings.get("hyperparams", {})}
             for label, settings in algorithms.items()
@@ -88,17 +87,20 @@ def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def assert_evaluated_once_at_each_fraction(found: dict[str, Any]) -> None:
+def assert_evaluated_once_at_each_fraction(found: dict[str, Any], n_updates: int) -> None:
     assert found["status"] == "finished"
     evaluations = found["evaluations"]
     assert [evaluation["fraction"] for evaluation in evaluations] == FRACTIONS
-    assert [evaluation["updates"] for evaluation in evaluations] == [0, 200, 400, 600, 800, 1_000]
+    assert [evaluation["updates"] for evaluation in evaluations] == [
+        round(fraction * n_updates) for fraction in FRACTIONS
+    ]
 
 
 def test_killed_worker_is_resumed_and_a_failed_run_stops_nobody(tmp_path: Path) -> None:
     """And a page shows all of it."""
     write_spec(
         tmp_path,
+        250,
         nclql={"algo": "nclql", "hyperparams": SHORT_CHAIN},
         broken={"algo": "lql", "hyperparams": {"gamma": 3}},
         sac={"algo": "sac"},
@@ -111,7 +113,7 @@ def test_killed_worker_is_resumed_and_a_failed_run_stops_nobody(tmp_path: Path) 
     output = (tmp_path / "output.txt").read_text()
 
     found = record(tmp_path, "nclql")
-    assert_evaluated_once_at_each_fraction(found)
+    assert_evaluated_once_at_each_fraction(found, 250)
     assert found["evaluations"][: len(before["evaluations"])] == before["evaluations"]
     first, second = found["attempts"]
     assert first["from_timesteps"] == 0
@@ -119,7 +121,7 @@ def test_killed_worker_is_resumed_and_a_failed_run_stops_nobody(tmp_path: Path) 
     assert second["pid"] != first["pid"]
     assert "its worker died, resuming from the last checkpoint" in output
 
-    assert_evaluated_once_at_each_fraction(record(tmp_path, "sac"))
+    assert_evaluated_once_at_each_fraction(record(tmp_path, "sac"), 250)
     failed = record(tmp_path, "broken")
     assert failed["status"] == "failed"
     assert "gamma=3" in failed["error"]
@@ -153,7 +155,7 @@ def stop(process: subprocess.Popen[str], number: int, folder: Path) -> tuple[int
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
 def test_stopped_benchmark_is_resumed(tmp_path: Path, number: int, status: int) -> None:
     # A longer chain: it must not finish before the signal
-    write_spec(tmp_path, lql={"algo": "lql", "hyperparams": {"n_langevin_steps": 4}})
+    write_spec(tmp_path, 1_000, lql={"algo": "lql", "hyperparams": {"n_langevin_steps": 4}})
     with started(tmp_path) as process:
         wait_for_evaluations(tmp_path, "lql", 2)
         found_status, output = stop(process, number, tmp_path)
@@ -167,13 +169,13 @@ def test_stopped_benchmark_is_resumed(tmp_path: Path, number: int, status: int) 
     output = sb3_lql("benchmark", "run", "spec.yml", folder=tmp_path)
     assert "1 of 1 runs are finished.\n" in output
     found = record(tmp_path, "lql")
-    assert_evaluated_once_at_each_fraction(found)
+    assert_evaluated_once_at_each_fraction(found, 1_000)
     assert found["evaluations"][: len(stopped["evaluations"])] == stopped["evaluations"]
     assert len(found["attempts"]) == 2
     # What is finished is not begun again, and another benchmark does not get mixed in
     sb3_lql("benchmark", "run", "spec.yml", folder=tmp_path)
     assert record(tmp_path, "lql") == found
-    write_spec(tmp_path, lql={"algo": "lql", "hyperparams": {"tau": 0.1}})
+    write_spec(tmp_path, 1_000, lql={"algo": "lql", "hyperparams": {"tau": 0.1}})
     refusal = sb3_lql("benchmark", "run", "spec.yml", folder=tmp_path, status=2)
     assert "holds other runs, such as Pendulum-v1/lql/1: pass another --results" in refusal
 
@@ -230,13 +232,13 @@ def test_mistake_on_the_command_line_is_named(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_spec(tmp_path, lql={"algo": "lql"})
+    write_spec(tmp_path, 250, lql={"algo": "lql"})
     assert message in refusal_of(arguments, monkeypatch, capsys)
 
 
 def test_run_that_no_machine_can_hold_is_refused(tmp_path: Path) -> None:
     """Ray would wait for ever."""
-    write_spec(tmp_path, lql={"algo": "lql"})
+    write_spec(tmp_path, 250, lql={"algo": "lql"})
     output = sb3_lql("benchmark", "run", "spec.yml", "--cpus-per-run", "1000", folder=tmp_path, status=2)
     assert "a run takes 1000 CPUs, and this machine has" in output
     assert "Traceback" not in output
@@ -246,7 +248,7 @@ def test_two_processes_do_not_share_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_spec(tmp_path, lql={"algo": "lql"})
+    write_spec(tmp_path, 250, lql={"algo": "lql"})
     (tmp_path / "results" / "spec").mkdir(parents=True)
     with FileLock(tmp_path / "results" / "spec" / ".lock"):
         assert "another process writes to" in refusal_of(["run", "spec.yml"], monkeypatch, capsys)

@@ -141,27 +141,25 @@ def performance(
 
 def aggregates(matrices: dict[str, np.ndarray], n_bootstrap: int) -> dict[str, Aggregates]:
     """Aggregates of the matrices of :func:`normalized_scores`, of algorithms with two complete seeds or more."""
-    return {
-        algorithm: Aggregates(
-            iqm=_estimate([matrix / 100], metrics.aggregate_iqm, n_bootstrap),
-            optimality_gap=_estimate([matrix / 100], metrics.aggregate_optimality_gap, n_bootstrap),
-            n_seeds=len(matrix),
-        )
-        for algorithm, matrix in matrices.items()
-        if len(matrix) > 1
-    }
+    measures = metrics.aggregate_iqm, metrics.aggregate_optimality_gap
+    found = {}
+    for algorithm, matrix in matrices.items():
+        if len(matrix) > 1:
+            iqm, gap = _estimates([matrix / 100], measures, n_bootstrap)
+            found[algorithm] = Aggregates(iqm, gap, len(matrix))
+    return found
 
 
 def improvements(matrices: dict[str, np.ndarray], n_bootstrap: int) -> dict[tuple[str, str], Estimate]:
     """
-    Probability that a run of the first is better than one of the second, mean over tasks; for every pair of algorithms
-    in their order, that have two complete seeds or more.
+    Probability that a run of the first algorithm is better than one of another, mean over tasks; for all that have two
+    complete seeds or more, if the first has.
     """
-    algorithms = [algorithm for algorithm, matrix in matrices.items() if len(matrix) > 1]
+    first, *others = matrices
     return {
-        (first, second): _estimate([matrices[first], matrices[second]], probability_of_improvement, n_bootstrap)
-        for index, first in enumerate(algorithms)
-        for second in algorithms[index + 1 :]
+        (first, other): _estimates([matrices[first], matrices[other]], [probability_of_improvement], n_bootstrap)[0]
+        for other in others
+        if min(len(matrices[first]), len(matrices[other])) > 1
     }
 
 
@@ -241,20 +239,22 @@ def probability_of_improvement(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
 
 
-def _estimate(matrices: list[np.ndarray], measure: Callable[..., float], n_bootstrap: int) -> Estimate:
-    """A measure with its stratified bootstrap interval."""
-    value = float(measure(*matrices))
+def _estimates(
+    matrices: list[np.ndarray], measures: Sequence[Callable[..., float]], n_bootstrap: int
+) -> list[Estimate]:
+    """Measures with their stratified bootstrap intervals."""
+
+    def measured(*resampled: np.ndarray) -> np.ndarray:
+        return np.array([measure(*resampled) for measure in measures])
+
     # rliable resamples by NumPy's global generator, whatever random_state it is given
     state = np.random.get_state()
     np.random.seed(0)
     try:
         _, intervals = library.get_interval_estimates(
-            {"": matrices},
-            lambda *resampled: np.array([measure(*resampled)]),
-            reps=n_bootstrap,
-            confidence_interval_size=COVERAGE,
+            {"": matrices}, measured, reps=n_bootstrap, confidence_interval_size=COVERAGE
         )
     finally:
         np.random.set_state(state)
-    low, high = intervals[""][:, 0]
-    return Estimate(value, (float(low), float(high)))
+    found = zip(measured(*matrices), intervals[""].T, strict=True)
+    return [Estimate(float(value), (float(low), float(high))) for value, (low, high) in found]

@@ -129,10 +129,7 @@ def intervals(
         "optimality gap (less is better)": {
             name: (found.optimality_gap, colours[name]) for name, found in aggregates.items()
         },
-        # Of the first algorithm: those of all pairs would be too many to see
-        probability: {
-            f"{x} > {y}": (found, colours[x]) for (x, y), found in improvements.items() if x == comparison.algorithms[0]
-        },
+        probability: {f"{x} > {y}": (found, colours[x]) for (x, y), found in improvements.items()},
     }
     shown = {title: rows for title, rows in panels.items() if rows}
     heights = [0.7 + 0.3 * sum(_wrapped(name).count("\n") + 1 for name in rows) for rows in shown.values()]

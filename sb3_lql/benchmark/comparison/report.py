@@ -108,8 +108,8 @@ def _normalized(comparison: Comparison, references: References, folder: Path, n_
     parts.append(
         "## Aggregates\n\nAt the end, over tasks and seeds, in units of a normalised score of 100, with rliable's "
         f"stratified bootstrap ({n_bootstrap:,} resamples); from few seeds, its intervals are too narrow. The "
-        "optimality gap is the mean of what scores lack to 1. The probability of improvement of one over "
-        "another is that of a run of the one to be better than a run of the other, mean over tasks.\n"
+        "optimality gap is the mean of what scores lack to 1. The probability of improvement is that of a run of the "
+        "first algorithm to be better than a run of another, mean over tasks.\n"
     )
     for mode in MODES:
         matrices = normalized_scores(comparison, normalizers, mode, comparison.n_evaluations)

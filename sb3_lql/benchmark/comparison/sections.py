@@ -135,11 +135,9 @@ def aggregate_table(comparison: Comparison, aggregates: dict[str, Aggregates]) -
 
 
 def improvement_table(improvements: dict[tuple[str, str], Estimate]) -> str:
-    """Table of the probabilities that a row's algorithm is better than a column's, of one pair at least."""
-    rows, columns = (list(dict.fromkeys(names)) for names in zip(*improvements, strict=True))
-    cells = {pair: _estimate(found) for pair, found in improvements.items()}
-    header = ["Probability of improvement", *(f"over {text(column)}" for column in columns)]
-    return markdown_table(header, [[f"of {text(x)}", *(cells.get((x, y), "") for y in columns)] for x in rows])
+    """Table of the probabilities that the first algorithm is better than each of the others."""
+    rows = [[f"{text(first)} over {text(other)}", _estimate(found)] for (first, other), found in improvements.items()]
+    return markdown_table(["", "Probability of improvement"], rows)
 
 
 def parameter_table(comparison: Comparison) -> str:

@@ -129,18 +129,18 @@ def test_algorithm_without_a_complete_seed_has_no_aggregate(tmp_path: Path) -> N
     markdown, _ = report(fill(tmp_path / "results", left_out), tmp_path / "report")
     aggregates = section(markdown, "Aggregates")
     assert f"| SAC | {NOTHING} | {NOTHING} | fewer than 2 of 3 |" in aggregates
-    assert "of NC-LQL" not in aggregates
+    assert "NC-LQL over" not in aggregates
     assert f"| SAC |{f' {NOTHING} |' * 5}" in section(markdown, "Normalised performance")
 
 
-def test_probability_of_improvement_is_of_every_pair(tmp_path: Path) -> None:
+def test_probability_of_improvement_is_of_the_first_over_each_other(tmp_path: Path) -> None:
     results = folders.plan(tmp_path / "results", ["X", "Y", "Z"], ["Hopper-v5"], [1, 2])
     for label, value in dict(X=3.0, Y=2.0, Z=1.0).items():
         for seed in (1, 2):
             folders.run(results, "Hopper-v5", label, seed, [value] * 6)
     markdown, _ = report(results, tmp_path / "report")
     sure = "1.000 (95%: 1.000 to 1.000)"
-    table = f"| over Y | over Z |\n| --- | --- | --- |\n| of X | {sure} | {sure} |\n| of Y |  | {sure} |\n"
+    table = f"| Probability of improvement |\n| --- | --- |\n| X over Y | {sure} |\n| X over Z | {sure} |\n"
     assert section(markdown, "Aggregates").count(table) == 2
 
 
