@@ -15,6 +15,7 @@ import pytest
 from stable_baselines3.common.env_checker import check_env
 
 from sb3_lql import NCLQL, export
+from tests.zoo.conftest import sb3_lql
 
 pytest.importorskip("rl_zoo3")
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -152,13 +153,20 @@ def test_processes_tune_in_one_study(
 
 @pytest.mark.slow
 def test_a_benchmark_runs_on_ray_and_is_reported(
-    example: Callable[[str], ModuleType], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    example: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray")
+    written: list[str] = []
+    script = example("ray_benchmark")
+    monkeypatch.setattr(
+        script,
+        "benchmark",
+        lambda *arguments: written.append(sb3_lql("benchmark", *map(str, arguments), folder=tmp_path)),
+    )
     # Episodes of the bandit have one step
     task = ["--task", "MultimodalBandit-v0", "--timesteps", "150", "--learning-starts", "100"]
-    example("ray_benchmark").main([*task, "--seeds", "1", "--eval-episodes", "2", "--output", str(tmp_path)])
-    assert "3 of 3 runs are finished" in capfd.readouterr().out
+    script.main([*task, "--seeds", "1", "--eval-episodes", "2", "--output", str(tmp_path)])
+    assert "3 of 3 runs are finished" in written[0]
     report = (tmp_path / "report" / "report.md").read_text()
     assert all(label in report for label in ("NC-LQL", "LQL", "SAC", "MultimodalBandit-v0"))
     assert (tmp_path / "report" / "report.html").is_file()
