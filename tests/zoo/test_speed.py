@@ -24,7 +24,7 @@ ENTRIES = [
 
 
 def test_speed_prints_tables_and_writes_the_same_figures(tmp_path: Path) -> None:
-    options = (*TINY, "--device", "cpu", "--size", "reacher", "hopper", "--profile", "--output", "figures.json")
+    options = (*TINY, "--device", "cpu", "--size", "inverteddoublependulum", "reacher", "--profile", "--output", "figures.json")
     output = sb3_lql("speed", *options, folder=tmp_path)
     report = json.loads((tmp_path / "figures.json").read_text())
     assert report["command"] == f"sb3-lql speed {' '.join(options)}"
@@ -33,7 +33,7 @@ def test_speed_prints_tables_and_writes_the_same_figures(tmp_path: Path) -> None
     assert report["threads"] == 1  # as the suite's conftest asks
     assert report["cpu"]
 
-    assert list(report["sizes"]) == ["reacher", "hopper"]
+    assert list(report["sizes"]) == ["inverteddoublependulum", "reacher"]
     printed = [
         line.strip("| ").split(" | ")
         for line in output.splitlines()
