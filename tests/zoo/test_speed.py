@@ -24,8 +24,9 @@ ENTRIES = [
 
 
 def test_speed_prints_tables_and_writes_the_same_figures(tmp_path: Path) -> None:
-    options = (*TINY, "--device", "cpu", "--size", "inverteddoublependulum", "reacher", "--profile")
-    output = sb3_lql("speed", *options, "--output", "figures.json", folder=tmp_path)
+    sizes = ("--size", "inverteddoublependulum", "reacher")
+    options = (*TINY, "--device", "cpu", *sizes, "--profile", "--output", "figures.json")
+    output = sb3_lql("speed", *options, folder=tmp_path)
     report = json.loads((tmp_path / "figures.json").read_text())
     assert report["command"] == f"sb3-lql speed {' '.join(options)}"
     assert report["versions"].keys() - {"commit"} == {"python", "torch", "stable_baselines3", "sb3_lql"}

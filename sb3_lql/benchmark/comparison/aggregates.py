@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import numpy as np
 from rliable import library, metrics
@@ -35,6 +35,12 @@ class Average:
     def standard_error(self) -> float | None:
         """Standard error of the mean; None for a single seed."""
         return None if self.deviation is None else self.deviation / self.n_seeds**0.5
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The mean less and plus its standard error; of a single seed, the mean twice."""
+        error = self.standard_error or 0.0
+        return self.mean - error, self.mean + error
 
 
 @dataclass(frozen=True)
@@ -89,13 +95,10 @@ def learned_range(comparison: Comparison, task: str, mode: str) -> tuple[float, 
     """
     found, middles = [], []
     for algorithm in comparison.algorithms:
-        runs = comparison.of(task, algorithm)
-        for step in range(comparison.n_evaluations + 1):
-            evaluations = [evaluation for run in runs for evaluation in run.evaluations[step : step + 1]]
-            returns = [evaluation.mean_return(mode) for evaluation in evaluations if evaluation.updates > 0]
-            if returns:
-                found += returns
-                middles.append(float(np.median(returns)))
+        for evaluations in zip_longest(*(run.updated for run in comparison.of(task, algorithm))):
+            returns = [evaluation.mean_return(mode) for evaluation in evaluations if evaluation is not None]
+            found += returns
+            middles.append(float(np.median(returns)))
     if not found:
         return None
     worst, best = min(middles), max(found)

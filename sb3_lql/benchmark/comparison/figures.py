@@ -93,21 +93,18 @@ def normalized_performance(comparison: Comparison, performance: dict[str, list[A
     for algorithm, (colour, style) in drawn.items():
         points = [(step, point) for step, point in enumerate(performance[algorithm]) if point is not None]
         fractions = np.array([step / comparison.n_evaluations for step, _ in points])
-        means = np.array([point.mean for _, point in points])
-        errors = np.array([point.standard_error or 0.0 for _, point in points])
-        axes.plot(fractions, means, color=colour, linestyle=style)
-        axes.fill_between(fractions, means - errors, means + errors, color=colour, alpha=0.2, linewidth=0)
+        low, high = np.transpose([point.interval for _, point in points])
+        axes.plot(fractions, [point.mean for _, point in points], color=colour, linestyle=style)
+        axes.fill_between(fractions, low, high, color=colour, alpha=0.2, linewidth=0)
         for step, point in points:
             if step in comparison.progress_steps:
                 filling = colour if point.n_seeds == len(comparison.seeds) else "white"
                 x = step / comparison.n_evaluations
                 axes.plot(x, point.mean, "o", markersize=5, color=colour, markerfacecolor=filling)
     # Untrained agents may be far below
-    trained = [point for name in drawn for point in performance[name][1:] if point is not None]
+    trained = [point.interval for name in drawn for point in performance[name][1:] if point is not None]
     if trained:
-        low = min(point.mean - (point.standard_error or 0.0) for point in trained)
-        high = max(point.mean + (point.standard_error or 0.0) for point in trained)
-        axes.set_ylim(*_with_margin(low, high))
+        axes.set_ylim(*_with_margin(np.min(trained), np.max(trained)))
     axes.set(xlim=(-0.02, 1.02), xlabel="fraction of the steps after random ones", ylabel="normalised performance")
     axes.set_title(_who_is_highest(comparison, performance), fontsize=10)
     axes.grid(alpha=0.3)
