@@ -49,7 +49,7 @@ def distances() -> None:
     )
     _add_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of all draws (default: %(default)s)")
-    parser.add_argument("--n-actions", type=int, default=10_000, help="actions a sampler (default: %(default)s)")
+    parser.add_argument("--n-actions", type=int, default=10_000, help="actions of each sampler (default: %(default)s)")
     parser.add_argument("--inverse-temperatures", type=float, nargs="+", default=[1, 5, 20, 100, 500], help="w")
     parser.add_argument("--chain-lengths", type=int, nargs="+", default=[20, 100, 1_000], help="steps of a chain")
     parser.add_argument(

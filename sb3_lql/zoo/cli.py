@@ -29,7 +29,7 @@ usage: sb3-lql COMMAND [OPTION ...]
 The RL Zoo (https://rl-baselines3-zoo.readthedocs.io) with these algorithms registered:
 {NAMES}
 
-commands, each with the options of the RL Zoo's own (sb3-lql COMMAND --help):
+commands of the RL Zoo, with its options (sb3-lql COMMAND --help):
   train           train an agent, resume with -i (also from a folder with checkpoints), tune with -optimize
   enjoy           watch a trained agent
   record_video    film a trained agent

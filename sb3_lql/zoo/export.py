@@ -81,7 +81,7 @@ def _make_parser() -> argparse.ArgumentParser:
         const=OF_MODEL,
         metavar="PATH",
         help=f"normalise observations, by the statistics in a .safetensors, or of a {STATISTICS_FILE} (default: the "
-        "one that train saves beside a .zip). It is a pickle: open none that you do not trust",
+        "one that train saves beside a .zip). It is a pickle: use only files that you trust",
     )
     parser.add_argument("--noise-input", action="store_true", help="chains start from, and are driven by, inputs")
     parser.add_argument(

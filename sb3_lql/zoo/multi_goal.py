@@ -58,15 +58,15 @@ def multi_goal() -> None:
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=f"Train agents on {ENV_ID}, count the goals that they reach, as trained and with their favourite "
-        "blocked, before and after learning on there. The same command continues after a stop."
+        "blocked, before and after further training there. The same command continues after a stop."
     )
     parser.add_argument("--algo", nargs="+", choices=ALGORITHMS, required=True, help="algorithms")
-    parser.add_argument("--seeds", type=int, default=5, help="how many for each (default: %(default)s)")
-    parser.add_argument("--first-seed", type=int, default=0, help="they count up from here (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds of each algorithm (default: %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the others follow it (default: %(default)s)")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for everything that is written")
     parser.add_argument("--n-timesteps", type=int, help="steps of a training (default: as in hyperparams/)")
     parser.add_argument(
-        "--n-more-timesteps", type=int, default=2_000, help="steps of learning on (default: %(default)s)"
+        "--n-more-timesteps", type=int, default=2_000, help="steps of further training (default: %(default)s)"
     )
     parser.add_argument("--n-episodes", type=int, default=100, help="for each measurement (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: %(default)s)")

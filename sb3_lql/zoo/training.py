@@ -40,7 +40,12 @@ def train() -> None:
     parser.add_argument("-conf", "--conf-file", help=argparse.SUPPRESS)
     parser.add_argument("--checkpoint-freq", type=int, help="save a checkpoint every so many steps")
     parser.add_argument("--keep-checkpoints", type=int, default=2, help="the newest that are kept (default: 2)")
-    parser.add_argument("-i", "--trained-agent", type=Path)
+    parser.add_argument(
+        "-i",
+        "--trained-agent",
+        type=Path,
+        help="an agent (.zip) to train further, or a checkpoint, or a folder of checkpoints, to resume from",
+    )
     options, rest = parser.parse_known_args(sys.argv[1:])
     for flag, value in (
         ("--checkpoint-freq", options.checkpoint_freq),

@@ -12,7 +12,7 @@ from sb3_lql.envs.multi_goal import GOALS
 #: A goal counts if at least this share of episodes reaches it.
 LEAST_SHARE = 0.05
 #: What is measured of each agent, in its order, with the description in a table.
-SITUATIONS = {"free": "as trained", "blocked": "favourite blocked", "adapted": "after learning on"}
+SITUATIONS = {"free": "as trained", "blocked": "favourite blocked", "adapted": "after further training"}
 #: Of :func:`summarize`, with the heading of its column and the format of its numbers.
 COLUMNS = {
     "n_goals": ("goals", "{:.1f}"),

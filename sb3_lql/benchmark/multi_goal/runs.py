@@ -1,4 +1,4 @@
-"""What is measured of a trained agent: as it is, with its favourite goal blocked, and after learning on there."""
+"""What is measured of a trained agent: as it is, with its favourite goal blocked, and after further training there."""
 
 from typing import Any
 
