@@ -18,8 +18,7 @@ from sb3_lql.benchmark.comparison.spec import slug
 CARD = """\
 # {algorithm} on {task}
 
-The best of {n_seeds} seed(s) by its mean return at the end of the training. It acts; to learn further it lacks its
-optimisers' states and its replay buffer.
+{which}. It acts; to learn further it lacks its optimisers' states and its replay buffer.
 
 - Play it: `sb3-lql enjoy --algo {algo} --env {task} -f {folder}`
 - Train it: `{command}`
@@ -84,7 +83,7 @@ def _card(record: dict[str, Any], runs: list[tuple[float, str, dict[str, Any]]],
         **{name: record[name] for name in ("algorithm", "algo", "task", "command", "n_timesteps", "learning_starts")},
         **{mode: f"{np.mean(returns):.1f} ± {np.std(returns):.1f}" for mode, returns in modes.items()},
         folder=folder,
-        n_seeds=len(runs),
+        which=f"The best of {len(runs)} seeds by its final return" if len(runs) > 1 else "The only seed",
         n_episodes=record["n_eval_episodes"],
         updates=last["updates"],
         seeds=", ".join(f"{other['seed']}: {mean:.1f}" for mean, _, other in runs),

@@ -6,6 +6,7 @@ from itertools import pairwise, zip_longest
 
 import numpy as np
 from rliable import library, metrics
+from scipy import stats
 
 from sb3_lql.algorithms import ALGORITHMS, DEFAULT
 from sb3_lql.benchmark.comparison.references import Normalizer
@@ -18,6 +19,8 @@ ReturnsOf = Callable[[Sequence[RunResult], str, int], list[float]]
 COVERAGE = 0.95
 #: Fewest seeds of which an algorithm is said to learn earliest, as those of two or three lie apart by chance.
 SEEDS_OF_EARLIEST = 5
+#: Share of pairs from which on it is, midway between chance and all.
+SHARE_OF_EARLIEST = 0.75
 #: The algorithm whose size and time count as 1, as in the paper's tables 2 and 3.
 BASELINE = ALGORITHMS[DEFAULT].label
 
@@ -180,8 +183,8 @@ def mean_interval(values: np.ndarray, n_bootstrap: int) -> tuple[np.ndarray, np.
 def earliest(comparison: Comparison, task: str, mode: str) -> tuple[str, float] | None:
     """
     The algorithm that learns earliest on a task, and the smallest share of pairs of runs in which it has more return
-    over the training than another. None if it cannot be told: of fewer than five seeds or two algorithms, or where a
-    run is not finished.
+    over the training than another: little above a half, where none is earliest. None if it cannot be told: of fewer
+    than five seeds or two algorithms, or where a run is not finished.
     """
     if len(comparison.algorithms) < 2 or len(comparison.seeds) < SEEDS_OF_EARLIEST:
         return None
@@ -240,6 +243,11 @@ def probability_of_improvement(first: np.ndarray, second: np.ndarray) -> float:
     # rliable's own has a p-value of each task, which makes it slow
     difference = first[:, None] - second[None]
     return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+
+
+def rank_test(first: Sequence[float], second: Sequence[float]) -> float:
+    """The p-value of Mann and Whitney's two-sided test that runs of two algorithms rank alike; exact without ties."""
+    return float(stats.mannwhitneyu(first, second).pvalue)  # type: ignore[attr-defined]
 
 
 def _estimates(

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from sb3_lql.benchmark.comparison.aggregates import (
     SEEDS_OF_EARLIEST,
+    SHARE_OF_EARLIEST,
     Aggregates,
     Average,
     Estimate,
@@ -168,7 +169,8 @@ def _who_is_earliest(panel: Comparison, mode: str) -> list[str]:
     name, share = found
     two = len(panel.algorithms) == 2
     pairs = "all pairs" if share == 1 else f"{'' if two else '≥ '}{100 * share:.0f} % of pairs"
-    message = f"{name} {'earlier' if two else 'earliest,'} in {pairs}" if share > 0.5 else "none is earliest"
+    clear = share >= SHARE_OF_EARLIEST
+    message = f"{name} {'earlier' if two else 'earliest,'} in {pairs}" if clear else "none is clearly earliest"
     return [_wrapped(message, N_TITLE_LETTERS)]
 
 

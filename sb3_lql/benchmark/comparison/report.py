@@ -5,6 +5,7 @@ from pathlib import Path
 from sb3_lql.benchmark.comparison import figures, sections
 from sb3_lql.benchmark.comparison.aggregates import (
     COVERAGE,
+    SHARE_OF_EARLIEST,
     ReturnsOf,
     aggregates,
     baseline,
@@ -62,7 +63,8 @@ def _returns_over_training(comparison: Comparison) -> str:
     parts = [
         section,
         "### Who learns earlier\n",
-        "Share of pairs of runs in which the one of the first algorithm has more.\n",
+        "Share of pairs of runs in which the one of the first algorithm has more, and p by the two-sided rank test of "
+        "Mann and Whitney, not corrected for the number of tests.\n",
     ]
     parts += [f"{mode.capitalize()}:\n\n{table}" for mode, table in zip(MODES, tables, strict=True)]
     return "\n".join(parts)
@@ -76,7 +78,8 @@ def _learning_curves(comparison: Comparison, folder: Path, n_bootstrap: int) -> 
         "of the evaluations after updates, but for single seeds far below the others; curves may begin below it. Where "
         f"there are more than {figures.N_TOGETHER} algorithms, each has a panel with the first. "
         "A title names the algorithm that learns earliest, and in what share of pairs of runs "
-        "it has more return over the training than another, if in most: with five seeds or more, all finished.\n",
+        f"it has more return over the training than another, if in {SHARE_OF_EARLIEST:.0%} or more: with five seeds or "
+        "more, all finished.\n",
     ]
     for mode in MODES:
         figure = figures.learning_curves(comparison, mode, n_bootstrap)

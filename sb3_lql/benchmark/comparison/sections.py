@@ -16,6 +16,7 @@ from sb3_lql.benchmark.comparison.aggregates import (
     baseline,
     parameter_counts,
     probability_of_improvement,
+    rank_test,
     update_times,
 )
 from sb3_lql.benchmark.comparison.markup import code, text
@@ -88,12 +89,14 @@ def returns(comparison: Comparison, of: ReturnsOf, mode: str) -> str:
 
 
 def improvement_by_task(comparison: Comparison, of: ReturnsOf, mode: str) -> str:
-    """Table of the shares of pairs in which a run of the first algorithm has more than one of another."""
+    """Table of the shares of pairs in which a run of the first algorithm has more than one of another, and p-values."""
     first, *others = comparison.algorithms
 
     def cell(task: str, other: str) -> str:
         x, y = (of(comparison.of(task, name), mode, comparison.n_evaluations) for name in (first, other))
-        return f"{probability_of_improvement(np.array(x), np.array(y)):.2f}" if min(len(x), len(y)) > 1 else NOTHING
+        if min(len(x), len(y)) < 2:
+            return NOTHING
+        return f"{probability_of_improvement(np.array(x), np.array(y)):.2f} (p = {rank_test(x, y):.2f})"
 
     rows = [[text(task), *(cell(task, other) for other in others)] for task in comparison.tasks]
     return markdown_table([f"{text(first)} ahead of", *map(text, others)], rows)

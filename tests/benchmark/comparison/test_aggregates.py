@@ -100,6 +100,14 @@ def test_probability_of_improvement_counts_pairs_of_runs_and_ties_half() -> None
     assert found.value == pytest.approx(metrics.probability_of_improvement(matrices["X"], matrices["Y"]))
 
 
+def test_rank_test_is_exact() -> None:
+    """Of the 252 orders of five runs and five, two have all pairs on one side, and two have all but one there."""
+    low = [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert aggregates.rank_test(low, [6.0, 7.0, 8.0, 9.0, 10.0]) == pytest.approx(2 / 252)
+    assert aggregates.rank_test([6.0, 7.0, 8.0, 9.0, 10.0], low) == pytest.approx(2 / 252)
+    assert aggregates.rank_test(low, [4.5, 7.0, 8.0, 9.0, 10.0]) == pytest.approx(4 / 252)
+
+
 def test_improvement_is_of_the_first_algorithm_over_each_other() -> None:
     matrices = {name: np.array([[value], [value]]) for name, value in dict(X=3.0, Y=2.0, Z=3.0).items()}
     found = aggregates.improvements(matrices, 10)
