@@ -25,9 +25,10 @@ from sb3_lql.benchmark.looks import Look, looks
 
 #: As many algorithms share a panel; of more, each has one of its own, with the first for comparison.
 N_TOGETHER = 9
-#: Panels beside each other, of all algorithms or of two, and their width and height in inches.
+#: Panels beside each other, of all algorithms or of two. Their width and height in inches, and the width of a single one.
 N_COLUMNS, N_COLUMNS_OF_TWO = 2, 3
 PANEL = (3.2, 2.4)
+SINGLE_WIDTH = 4.8
 #: Width and height of an entry of the legend, in inches, and its letters in a line.
 ENTRY = (1.9, 0.2)
 N_LETTERS = 24
@@ -59,7 +60,8 @@ def learning_curves(comparison: Comparison, mode: str, n_bootstrap: int) -> Figu
     panels = [part_of(comparison, [task], group) for task in tasks for group in groups]
     n_columns = min(N_COLUMNS if together else N_COLUMNS_OF_TWO, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    figure = Figure(figsize=(PANEL[0] * n_columns, (PANEL[1] + 0.5) * n_rows), layout="constrained")
+    width = PANEL[0] * n_columns if len(panels) > 1 else SINGLE_WIDTH
+    figure = Figure(figsize=(width, (PANEL[1] + 0.5) * n_rows), layout="constrained")
     grid: np.ndarray = figure.subplots(n_rows, n_columns, squeeze=False)
     last = max((e.updates for run in comparison.begun for e in run.evaluations), default=0)
     unit = 1_000 if last >= MANY_UPDATES else 1
