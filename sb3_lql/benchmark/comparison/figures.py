@@ -25,7 +25,7 @@ from sb3_lql.benchmark.looks import Look, looks
 
 #: As many algorithms share a panel; of more, each has one of its own, with the first for comparison.
 N_TOGETHER = 9
-#: Panels beside each other, of all algorithms or of two. Their width and height in inches, and the width of a single one.
+#: Panels beside each other, of all algorithms or of two, their width and height in inches, and a single one's width.
 N_COLUMNS, N_COLUMNS_OF_TWO = 2, 3
 PANEL = (3.2, 2.4)
 SINGLE_WIDTH = 4.8
