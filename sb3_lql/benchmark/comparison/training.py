@@ -185,8 +185,8 @@ class Training:
 
 
 def count_parameters(model: BaseAlgorithm) -> dict[str, int]:
-    """Trained parameters of an agent's actor, if it has one, and of its critic; target networks are copies."""
-    networks = {name: getattr(model.policy, name, None) for name in ("actor", "critic")}
+    """Trained parameters of an agent's actor or denoiser, if any, and of its critic; targets are copies."""
+    networks = {name: getattr(model.policy, name, None) for name in ("actor", "denoiser", "critic")}
     return {
         name: sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
         for name, network in networks.items()
