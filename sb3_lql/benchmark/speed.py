@@ -217,17 +217,6 @@ def make_comparison(models: dict[str, ChainAlgorithm], sac: SAC, size: str, batc
     return updates + _predictions(size, named)
 
 
-def count_parameters(models: dict[str, ChainAlgorithm], sac: SAC) -> dict[str, int]:
-    """The numbers that optimisers change in the networks of each; a temperature is none of them."""
-    counts = {
-        name: sum(p.numel() for p in model.policy.parameters() if p.requires_grad and p.dim() > 0)
-        - sum(p.numel() for target in model.policy.targets.values() for p in target.parameters())
-        for name, model in models.items()
-    }
-    networks = (sac.actor, sac.critic)
-    return counts | {"SAC": sum(p.numel() for network in networks for p in network.parameters())}
-
-
 def parameters_table(counts: dict[str, int]) -> str:
     """The counts, and how many times that of the first they are, as a Markdown table."""
     first = next(iter(counts.values()))

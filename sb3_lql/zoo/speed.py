@@ -14,10 +14,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from sb3_lql.algorithms import ALGORITHMS, DEFAULT, LANGEVIN
 from sb3_lql.benchmark import machine
+from sb3_lql.benchmark.parameters import count_parameters
 from sb3_lql.benchmark.speed import (
     SIZES,
     Entry,
-    count_parameters,
     make_comparison,
     make_entries,
     make_model,
@@ -132,7 +132,7 @@ def _compare(size: str, args: argparse.Namespace, device: str) -> dict[str, Any]
     models = {ALGORITHMS[name].label: make_model(size, name, device, compiled=not args.no_compile) for name in names}
     sac = make_sac(size, device)
     figures = _measure(make_comparison(models, sac, size, args.batch_size), size, args, device)
-    counts = count_parameters(models, sac)
+    counts = {name: sum(count_parameters(model).values()) for name, model in {**models, "SAC": sac}.items()}
     print(f"{parameters_table(counts)}", flush=True)
     return {"timings": figures, "parameters": counts}
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch as th
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -20,6 +19,7 @@ from sb3_lql.benchmark.comparison.milestones import Milestones
 from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, record_failure, status_of, unstarted, write_json
 from sb3_lql.benchmark.comparison.spec import Run
 from sb3_lql.benchmark.experiment import CHECKPOINTS, Experiment
+from sb3_lql.benchmark.parameters import count_parameters
 from sb3_lql.common.files import discard_folder
 from sb3_lql.saving.checkpoint import save_checkpoint
 
@@ -182,13 +182,3 @@ class Training:
         last = read_json(self.folder / RUN_FILE)["attempts"][-1]
         if last != self.attempt:
             raise TakenOverError(f"{last['host']}, process {last['pid']}, has taken this run over.")
-
-
-def count_parameters(model: BaseAlgorithm) -> dict[str, int]:
-    """Trained parameters of an agent's actor or denoiser, if any, and of its critic; targets are copies."""
-    networks = {name: getattr(model.policy, name, None) for name in ("actor", "denoiser", "critic")}
-    return {
-        name: sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-        for name, network in networks.items()
-        if isinstance(network, th.nn.Module)
-    }
