@@ -96,7 +96,7 @@ def improvement_by_task(comparison: Comparison, of: ReturnsOf, mode: str) -> str
         x, y = (of(comparison.of(task, name), mode, comparison.n_evaluations) for name in (first, other))
         if min(len(x), len(y)) < 2:
             return NOTHING
-        return f"{probability_of_improvement(np.array(x), np.array(y)):.2f} (p = {rank_test(x, y):.2f})"
+        return f"{probability_of_improvement(np.array(x), np.array(y)):.2f} (p = {rank_test(x, y):.2g})"
 
     rows = [[text(task), *(cell(task, other) for other in others)] for task in comparison.tasks]
     return markdown_table([f"{text(first)} ahead of", *map(text, others)], rows)

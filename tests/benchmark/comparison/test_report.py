@@ -64,7 +64,7 @@ def test_complete_results_give_all_sections_in_order(tmp_path: Path) -> None:
     # The mean of 1 to 5 times 100, 200 and 300, and their deviation
     over_training = section(markdown, "Return over the training")
     assert over_training.count("| Hopper-v5 | 600.0 ± 300.0 | 600.0 ± 300.0 |") == 2
-    assert over_training.count("| NC-LQL ahead of | SAC |\n| --- | --- |\n| Reacher-v5 | 0.50 (p = 1.00) |") == 2
+    assert over_training.count("| NC-LQL ahead of | SAC |\n| --- | --- |\n| Reacher-v5 | 0.50 (p = 1) |") == 2
     assert section(markdown, "Parameters").count("| 1,000 (1.000) | 1,000 (1.000) |") == 2
     # 10 seconds for 800 updates
     assert section(markdown, "Time for an update").count("| 12.50 ms (1.000) | 12.50 ms (1.000) |") == 2
