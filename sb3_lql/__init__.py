@@ -6,6 +6,7 @@ From "Direct Soft-Policy Sampling via Langevin Dynamics", https://arxiv.org/abs/
 import sys
 
 import sb3_lql.envs  # noqa: F401 - registers the environments
+from sb3_lql import common
 from sb3_lql.exporting.writer import export
 from sb3_lql.langevin import policies, sampler
 from sb3_lql.lql import LQL
@@ -16,15 +17,15 @@ from sb3_lql.version import __version__
 
 __all__ = ["LQL", "NCLQL", "__version__", "export"]
 
-# Where these modules were before: models that were saved then name their classes so, and users' code imports them
-sys.modules.update(
-    {
-        "sb3_lql.common.activations": activations,
-        "sb3_lql.common.callbacks": callbacks,
-        "sb3_lql.common.checkpoint": checkpoint,
-        "sb3_lql.common.critics": critics,
-        "sb3_lql.common.langevin": sampler,
-        "sb3_lql.common.policies": policies,
-        "sb3_lql.common.safe": safe,
-    }
-)
+# Modules that were in `common` before: models that were saved then name their classes so, and users' code imports them
+for _name, _module in {
+    "activations": activations,
+    "callbacks": callbacks,
+    "checkpoint": checkpoint,
+    "critics": critics,
+    "langevin": sampler,
+    "policies": policies,
+    "safe": safe,
+}.items():
+    sys.modules[f"sb3_lql.common.{_name}"] = _module
+    setattr(common, _name, _module)

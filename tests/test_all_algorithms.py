@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_lql.algorithms import ALGORITHMS, LANGEVIN
 from sb3_lql.baselines import DIPO, compared
 from sb3_lql.engine.algorithm import Loss
+from sb3_lql.engine.arguments import SharedArguments
 from tests.baselines.checks import TINY, assert_replays, assert_resumes, assert_saved, networks_reached
 from tests.test_deterministic import OddFeatures
 from tests.test_dict_env import DictEnv
@@ -169,6 +170,30 @@ def assert_learns_from_images(model: Any) -> None:
     assert all(value.isfinite().all() for value in model.policy.state_dict().values())
     actions, _ = model.predict(model.env.reset(), deterministic=True)
     assert all(model.action_space.contains(action) for action in actions)
+
+
+def test_layers_of_critic_and_denoiser_are_those_that_are_named(algorithm: Any) -> None:
+    model = small(algorithm, policy_kwargs=dict(net_arch=dict(qf=[8, 4], pi=[6])))
+    assert (model.policy.net_arch, model.policy.actor_arch) == ([8, 4], [6])
+    for net_arch in (dict(qf=[8]), dict(qf=[8], pi=8), dict(qf=[8], pi=[6], vf=[4])):
+        with pytest.raises(ValueError, match=r"net_arch=.*pass a list of layer sizes, or dict\(qf=\[...\], pi="):
+            small(algorithm, policy_kwargs=dict(net_arch=net_arch))
+
+
+def test_defaults_of_one_model_are_not_anothers(algorithm: Any) -> None:
+    first, second = (algorithm("MlpPolicy", "Pendulum-v1", buffer_size=1) for _ in range(2))
+    for name, value in vars(first).items():
+        if name in algorithm.defaults and isinstance(value, dict):
+            assert value is not getattr(second, name), name
+            assert value is not algorithm.defaults[name], name
+
+
+def test_a_misspelt_argument_of_its_own_is_named(algorithm: Any) -> None:
+    own = [name for name in inspect.signature(algorithm).parameters if name not in SharedArguments.__annotations__]
+    for name in own:
+        if len(name) > 5:
+            with pytest.raises(TypeError, match=f"unexpected keyword argument '{name[:-1]}': did you mean '{name}'"):
+                small(algorithm, **dict[str, Any]({name[:-1]: 1}))
 
 
 def test_losses_reach_their_own_networks_only(algorithm: Any) -> None:

@@ -236,6 +236,8 @@ def test_the_optimizer_and_its_settings_are_the_users(
         ([8, -1], ValueError),
         ([8.5], TypeError),
         (dict(qf=64), ValueError),
+        (dict(qf=[8], pi=8), ValueError),
+        (dict(qf=[8], vf=[8]), ValueError),
     ],
 )
 def test_a_net_arch_that_makes_no_network_is_refused(

@@ -22,8 +22,7 @@ from sb3_lql.benchmark.bandit.distances import distance_table
 from sb3_lql.benchmark.bandit.measures import measured_rows, mode_table
 from sb3_lql.benchmark.bandit.runs import NAMES
 from sb3_lql.benchmark.bandit.tempering import estimate_table
-from sb3_lql.benchmark.comparison import figures
-from sb3_lql.benchmark.comparison.report import write_report
+from sb3_lql.benchmark.comparison import report
 from sb3_lql.benchmark.comparison.spec import slug
 from sb3_lql.benchmark.multi_goal.measures import goal_table
 from sb3_lql.benchmark.speed import parameters_table, speed_table
@@ -274,17 +273,17 @@ def test_benchmark_report_is_that_of_its_results(folder: Path, tmp_path: Path, m
         path.write_text("<svg/>")
         return path.name
 
-    monkeypatch.setattr(figures, "save", save)
-    write_report(folder, tmp_path)
-    report = (folder / "report.md").read_text()
-    assert (tmp_path / "report.md").read_text() == report
+    monkeypatch.setattr(report, "save", save)
+    report.write_report(folder, tmp_path)
+    text = (folder / "report.md").read_text()
+    assert (tmp_path / "report.md").read_text() == text
     if folder.name == "ablations":  # a column for each setting: tuning.md has a row for each
         return
-    tables = report.split("## Final return")[1].split("## Return over")[0].split("\n\n")
+    tables = text.split("## Final return")[1].split("## Return over")[0].split("\n\n")
     page = (DOCS / "benchmark.md").read_text()
     shown = [part for part in tables if part.startswith("|")]
     if folder.name == "sample_efficiency":
-        over_training = report.split("## Return over the training")[1].split("## Learning curves")[0].split("\n\n")
+        over_training = text.split("## Return over the training")[1].split("## Learning curves")[0].split("\n\n")
         # Of both tables the deterministic one
         shown += [part for part in over_training if part.startswith("|")][::2]
         assert shown[0].strip() in (DOCS / "shared" / "results.md").read_text()

@@ -28,6 +28,12 @@ def test_a_module_is_found_by_its_old_name(name: str) -> None:
     assert hasattr(importlib.import_module(name), OLD_NAMES[name])
 
 
+@pytest.mark.parametrize("name", OLD_NAMES)
+def test_an_old_name_is_an_attribute_of_its_package(name: str) -> None:
+    *_, last = name.split(".")
+    assert getattr(importlib.import_module("sb3_lql.common"), last) is importlib.import_module(name)
+
+
 @pytest.mark.parametrize("path", sorted(AGENTS.glob("**/*.zip")), ids=lambda path: path.stem)
 def test_an_agent_that_was_saved_before_the_modules_moved_acts(path: Path) -> None:
     algorithm: Any = {"lql": LQL, "nclql": NCLQL}.get(path.parents[1].name)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch as th
 
-from sb3_lql import LQL
+from sb3_lql import LQL, export
 from sb3_lql.algorithms import ALGORITHMS
 from tests.baselines.checks import TINY, resumed_beside
 
@@ -67,6 +67,13 @@ def test_an_agent_that_was_dropped_is_no_fault_of_the_next() -> None:
         learned(case)
     finally:
         gc.set_threshold(*thresholds)
+
+
+def test_an_export_draws_nothing_from_the_gpus_generator(tmp_path: Path) -> None:
+    model = learned(CASES["lql-tempered"])
+    before = th.cuda.get_rng_state()
+    export(model, tmp_path / "policy.pt", format="torchscript", deterministic=False)
+    assert th.equal(th.cuda.get_rng_state(), before)
 
 
 def test_a_checkpoint_resumes(case: tuple[Any, dict[str, Any]], tmp_path: Path) -> None:

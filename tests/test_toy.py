@@ -169,9 +169,9 @@ def test_the_zoo_trains_it_and_saves_it(config: str, tmp_path: Path, monkeypatch
 
 @pytest.mark.usefixtures("row")
 def test_the_benchmark_runs_it(config: str, tmp_path: Path) -> None:
-    from sb3_lql.benchmark.comparison.records import read_json
     from sb3_lql.benchmark.comparison.spec import Algorithm, Run
     from sb3_lql.benchmark.comparison.training import train
+    from sb3_lql.benchmark.json_files import read_json
 
     run = Run(Algorithm("Toy", "toy"), "Pendulum-v1", 1, 0, n_evaluations=5, n_eval_episodes=1)
     train(run, tmp_path / "run", config=config, device="cpu", n_threads=1)

@@ -9,10 +9,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_lql.common.buffers import end_episodes
-from sb3_lql.saving.checkpoint import MANIFEST, MODEL, check_whole, find_checkpoint, read_manifest, restore
-
-#: In a run's folder.
-CHECKPOINTS = "checkpoints"
+from sb3_lql.saving.checkpoint import CHECKPOINTS, MANIFEST, MODEL, check_whole, find_checkpoint, read_manifest, restore
 
 
 class Experiment(ExperimentManager):

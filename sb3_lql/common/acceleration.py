@@ -1,4 +1,7 @@
-"""Running a function of tensors faster: compiled, or recorded as a CUDA graph. Both give way where they cannot work."""
+"""
+Running a function of tensors faster: compiled, or recorded as a CUDA graph. Both fall back to the plain function where
+they are unsupported.
+"""
 
 import functools
 import gc

@@ -3,13 +3,17 @@
 import difflib
 import reprlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, VecTransposeImage
+from torch import nn
+
+from sb3_lql.common.validation import check_count
 
 _NO_ENTROPY = "there is no Gaussian actor whose entropy could be weighed; LQL and NCLQL have an inverse_temperature"
 _NO_GSDE = "gSDE perturbs the weights of a Gaussian actor, and there is none: the chain's own noise explores"
@@ -83,6 +87,51 @@ def check_extractor(
         )
 
 
+def hidden_layers(net_arch: Any, network: Literal["qf", "pi"]) -> list[int]:
+    """
+    Sizes of the hidden layers of the critic ("qf") or the denoiser ("pi"), from a ``net_arch`` as SB3's off-policy
+    algorithms take it. Raise a ``ValueError`` or ``TypeError`` if it has none.
+    """
+    if net_arch is None:
+        return [256, 256, 256]
+    fix = "pass a list of layer sizes, or dict(qf=[...], pi=[...])"
+    if isinstance(net_arch, dict) and (unknown := sorted(map(str, net_arch.keys() - {"qf", "pi"}))):
+        raise ValueError(f"net_arch={net_arch!r} has {unknown[0]!r}, which is no network here: {fix}.")
+    of_each = net_arch if isinstance(net_arch, dict) else {network: net_arch}
+    layers = {name: sizes for name, sizes in of_each.items() if isinstance(sizes, (list, tuple))}
+    if network not in layers or len(layers) < len(of_each):
+        kind = "critic" if network == "qf" else "denoiser"
+        raise ValueError(
+            f"net_arch={net_arch!r} describes no {kind}: {fix} ('pi' is the rivals' denoiser; LQL and NCLQL have none)."
+        )
+    return [check_count("net_arch", size) for size in layers[network]]
+
+
+def check_activation(activation_fn: Any) -> None:
+    """Raise a ``TypeError`` if it is no class of modules that needs no arguments."""
+    if isinstance(activation_fn, nn.Module):
+        raise TypeError(f"activation_fn={activation_fn!r} is a module: pass its class, {type(activation_fn)}.")
+    fix = "pass a class such as torch.nn.Mish."
+    try:
+        made = activation_fn()
+    except TypeError as error:
+        raise TypeError(f"activation_fn={activation_fn!r} makes no module ({error}): {fix}") from error
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"activation_fn={activation_fn!r} makes a {type(made).__name__}: {fix}")
+
+
+def check_optimizer(optimizer_class: Any, kwargs: Any) -> None:
+    """Raise a ``TypeError`` or ``ValueError`` for an optimiser that cannot take an update's steps."""
+    if not callable(optimizer_class):
+        raise TypeError(f"optimizer_class={optimizer_class!r} is no class: pass one such as torch.optim.AdamW.")
+    if isinstance(optimizer_class, type) and issubclass(optimizer_class, th.optim.LBFGS):
+        raise ValueError("optimizer_class=LBFGS evaluates a loss several times in a step: pass one such as Adam.")
+    if not isinstance(kwargs, dict | None):
+        raise TypeError(f"optimizer_kwargs={kwargs!r} is a {type(kwargs).__name__}: pass a dict.")
+    if "lr" in (kwargs or {}):
+        raise ValueError(f"optimizer_kwargs={kwargs!r} has 'lr', which learning_rate sets: pass learning_rate instead.")
+
+
 def check_policy(policy: Any, aliases: dict[str, type[BasePolicy]], base: type[BasePolicy]) -> None:
     """
     Check a user's policy, a class or one of the ``aliases``: a ``ValueError`` for an unknown alias, a ``TypeError`` for
@@ -116,24 +165,22 @@ def check_policy_kwargs(policy_kwargs: dict[str, Any], use_sde: Any, taken: Iter
         raise ValueError(f"policy_kwargs[{name!r}] is set by the algorithm: pass its own arguments instead.")
 
 
-def check_arguments_known(algorithm: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise a ``TypeError`` if an argument is given that the algorithm does not know."""
+def check_arguments_known(algorithm: str, given: Iterable[str], known: Iterable[str], also: Iterable[str] = ()) -> None:
+    """
+    Raise a ``TypeError`` if an argument is given that is not ``known``. What the user may have meant is looked for
+    among those and what the algorithm takes ``also``, elsewhere.
+    """
     unknown = sorted(set(given) - set(known))
-    check_foreign_arguments(algorithm, unknown)
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "leave it out."
-        raise TypeError(f"{algorithm} got an unexpected keyword argument {unknown[0]!r}: {hint}")
-
-
-def check_foreign_arguments(algorithm: str, unknown: Iterable[str]) -> None:
-    """Raise a ``TypeError`` if one of the arguments that the algorithm does not know belongs to another."""
     for name in unknown:
         if reason := FOREIGN_ARGUMENTS.get(name):
             raise TypeError(
                 f"{algorithm} has no argument {name!r}: {reason}. Leave it out; the page 'Coming from SAC' "
                 "(docs/from_sac.md) lists the differences."
             )
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], {*known, *also}, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "leave it out."
+        raise TypeError(f"{algorithm} got an unexpected keyword argument {unknown[0]!r}: {hint}")
 
 
 def check_wrappers(env: VecEnv) -> None:

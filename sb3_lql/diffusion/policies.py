@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_lql.common.acceleration import compiled
-from sb3_lql.common.validation import check_count
+from sb3_lql.common.compatibility import hidden_layers
 from sb3_lql.diffusion.exportable import ExportableDiffusion, split_draws
 from sb3_lql.diffusion.process import ActionProcess
 from sb3_lql.engine.policy import ChainPolicy, best_of_samples
@@ -88,8 +88,7 @@ class DiffusionPolicy(ChainPolicy):
         **kwargs: Any,
     ) -> None:
         super().__init__(observation_space, action_space, net_arch=net_arch, **kwargs)
-        of_actor = net_arch.get("pi") if isinstance(net_arch, dict) else net_arch
-        self.actor_arch = [256, 256, 256] if of_actor is None else [check_count("net_arch", size) for size in of_actor]
+        self.actor_arch = hidden_layers(net_arch, "pi")
         self.process = process
         self.start_scale = start_scale
         self.fixed_noise = fixed_noise

@@ -1,5 +1,7 @@
 """The engine: off-policy learning of critics by TD, around which an algorithm hooks its mathematics."""
 
+import copy
+import inspect
 from abc import abstractmethod
 from collections.abc import Iterator
 from numbers import Real
@@ -116,8 +118,8 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         learning_rate: float | Schedule,
         **kwargs: Any,
     ) -> None:
-        check_arguments_known(type(self).__name__, kwargs, self.defaults)
-        arguments = {**self.defaults, **kwargs}
+        check_arguments_known(type(self).__name__, kwargs, self.defaults, also=inspect.signature(type(self)).parameters)
+        arguments = copy.deepcopy(self.defaults) | kwargs
         check_before_construction(env, arguments)
         of_sb3 = {name: arguments.pop(name) for name in SB3_ARGUMENTS & arguments.keys()}
         init_setup_model = arguments.pop("_init_setup_model")

@@ -16,7 +16,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_lql.common.acceleration import GraphedFunction
-from sb3_lql.common.compatibility import check_extractor
+from sb3_lql.common.compatibility import check_activation, check_extractor, check_optimizer, hidden_layers
 from sb3_lql.common.scaling import scale_from_unit, scale_to_unit
 from sb3_lql.common.validation import check_count, check_finite, check_flag, check_observation
 from sb3_lql.engine.optimization import with_fused_step
@@ -70,8 +70,8 @@ class ChainPolicy(BasePolicy):
 
     #: What ``features_extractor_class=None`` stands for.
     default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
-    #: Whether not even the last bit of a deterministic action depends on what shares its batch, at the price of small
-    #: batches.
+    #: Whether deterministic actions are bitwise independent of the rest of the batch; slower, as rows are computed in
+    #: small blocks.
     batch_invariant: ClassVar[bool] = True
     #: Class of the critics.
     critic_class: type[EnsembleCritic] = EnsembleCritic
@@ -111,9 +111,9 @@ class ChainPolicy(BasePolicy):
             raise TypeError(f"features_extractor_class={features_extractor_class!r} is no class: pass one, or None.")
         check_extractor(self.features_extractor_class, observation_space, self.features_extractor_kwargs)
         check_flag("normalize_images", normalize_images)
-        _check_activation(activation_fn)
-        _check_optimizer(optimizer_class, optimizer_kwargs)
-        self.net_arch = _critic_arch(net_arch)
+        check_activation(activation_fn)
+        check_optimizer(optimizer_class, optimizer_kwargs)
+        self.net_arch = hidden_layers(net_arch, "qf")
         self.activation_fn = activation_fn
         self.n_critics = check_count("n_critics", n_critics)
         self.n_action_samples = check_count("n_action_samples", n_action_samples)
@@ -436,40 +436,6 @@ def fixed_starts(n_starts: int, action_dim: int) -> th.Tensor:
     sobol = th.quasirandom.SobolEngine(action_dim)  # type: ignore[no-untyped-call]
     points: th.Tensor = 2.0 * sobol.draw(n_starts + 1)[1:] - 1.0
     return points
-
-
-def _critic_arch(net_arch: list[int] | dict[str, list[int]] | None) -> list[int]:
-    """The critic's hidden layers from a ``net_arch`` as SB3's off-policy algorithms take it."""
-    if net_arch is None:
-        return [256, 256, 256]
-    layers = net_arch.get("qf") if isinstance(net_arch, dict) else net_arch
-    if not isinstance(layers, (list, tuple)):
-        raise ValueError(
-            f"net_arch={net_arch!r} describes no critic: pass a list of layer sizes, or dict(qf=[...]) ('pi' is "
-            "accepted and ignored, since there is no actor)."
-        )
-    return [check_count("net_arch", size) for size in layers]
-
-
-def _check_activation(activation_fn: Any) -> None:
-    if isinstance(activation_fn, nn.Module):
-        raise TypeError(f"activation_fn={activation_fn!r} is a module: pass its class, {type(activation_fn)}.")
-    fix = "pass a class such as torch.nn.Mish."
-    try:
-        made = activation_fn()
-    except TypeError as error:
-        raise TypeError(f"activation_fn={activation_fn!r} makes no module ({error}): {fix}") from error
-    if not isinstance(made, nn.Module):
-        raise TypeError(f"activation_fn={activation_fn!r} makes a {type(made).__name__}: {fix}")
-
-
-def _check_optimizer(optimizer_class: Any, kwargs: Any) -> None:
-    if not callable(optimizer_class):
-        raise TypeError(f"optimizer_class={optimizer_class!r} is no class: pass one such as torch.optim.AdamW.")
-    if isinstance(optimizer_class, type) and issubclass(optimizer_class, th.optim.LBFGS):
-        raise ValueError("optimizer_class=LBFGS evaluates a loss several times in a step: pass one such as Adam.")
-    if not isinstance(kwargs, dict | None):
-        raise TypeError(f"optimizer_kwargs={kwargs!r} is a {type(kwargs).__name__}: pass a dict.")
 
 
 def _at_once(function: Callable[..., th.Tensor], *inputs: th.Tensor) -> th.Tensor:

@@ -54,8 +54,8 @@ class PolicyModule(nn.Module):
         self.deterministic, self.vec_normalize, self.precision = deterministic, vec_normalize, precision
         self.dtype: th.dtype = getattr(th, precision)
         self.n_action_samples, self.action_dim = policy.n_action_samples, policy.action_dim
-        #: Precision in which ``predict`` computes the same.
         learned_features = any(True for _ in policy.critic.features_extractor.parameters())
+        #: Precision in which ``predict`` computes the same.
         self.predict_precision = "float32" if learned_features or policy.exact_dtype is th.float32 else "float64"
         self.chain = policy.exportable(self.dtype)
         #: Shapes of the draws that are arguments, by name.

@@ -1,5 +1,6 @@
 """Running exported policies, and comparing them with the model's ``predict``."""
 
+import copy
 import io
 from collections.abc import Callable
 from importlib import import_module
@@ -14,6 +15,7 @@ from sb3_lql.common.scaling import center_and_half_range
 from sb3_lql.engine.algorithm import ChainAlgorithm
 from sb3_lql.engine.policy import ChainPolicy
 from sb3_lql.exporting.module import OBSERVATIONS, PolicyModule
+from sb3_lql.saving.random_states import random_states_kept
 
 Format = Literal["onnx", "torchscript", "torch-export"]
 
@@ -111,6 +113,7 @@ def _sample(space: spaces.Space[Any], module: PolicyModule, name: str, n: int, s
         low = np.where(np.isfinite(space.low), np.maximum(space.low, nearest - 10), -np.inf)
         high = np.where(np.isfinite(space.high), np.minimum(space.high, nearest + 10), np.inf)
         space = spaces.Box(low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype.type)
+    space = copy.deepcopy(space)  # the model draws random actions and goals from its own
     space.seed(seed)
     return np.stack([space.sample() for _ in range(n)])
 
@@ -120,11 +123,11 @@ def _sample_draws(module: PolicyModule, policy: ChainPolicy, n: int) -> list[np.
     if module.deterministic:
         return []
     rows = n * module.n_action_samples
-    with th.random.fork_rng(devices=[]):
+    with random_states_kept():
         th.manual_seed(0)
         draws = policy.draw(th.zeros(rows, 1))
     shapes = [[n if size == "batch" else int(size) for size in shape] for _, shape in module.inputs_drawn().values()]
-    return [draw.reshape(shape).numpy() for draw, shape in zip(draws, shapes, strict=True)]
+    return [draw.reshape(shape).cpu().numpy() for draw, shape in zip(draws, shapes, strict=True)]
 
 
 def _model_actions(

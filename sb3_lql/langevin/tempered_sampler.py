@@ -1,16 +1,23 @@
 """Sampling exp(w Q) / Z by tempering, with an estimate of Z: tensors in, tensors out. Nothing here knows of RL."""
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch as th
 from torch import nn
 
 from sb3_lql.common.validation import check_number
-
-#: Values, of shape (...), and gradients, of shape (..., action_dim), of actions of shape (..., action_dim).
-ValueAndGradient = Callable[[th.Tensor], tuple[th.Tensor, th.Tensor]]
+from sb3_lql.langevin.particles import (
+    Particles,
+    ValueAndGradient,
+    drift,
+    effective_share,
+    index_of,
+    langevin_move,
+    own_indices,
+    systematic,
+    take,
+)
 
 #: Acceptance to which step sizes adapt: the best for Metropolis-adjusted Langevin moves in many dimensions.
 TARGET_ACCEPTANCE = 0.574
@@ -22,8 +29,6 @@ SCALE_SHARE = 0.05
 LEAST_SCALE, LARGEST_LOG_RATIO = 1e-6, math.log(100.0)
 #: Largest step size, beyond which reflection makes all moves alike.
 LARGEST_STEP = 4.0
-#: Largest drift of a move in a coordinate.
-LARGEST_DRIFT = 1.0
 #: Rate at which ``log w`` follows the entropy, for each action coordinate, and its largest change at once.
 TEMPERATURE_RATE, LARGEST_TEMPERATURE_STEP = 0.05, 0.2
 #: Range of ``w``, in which the ladder stays finite.
@@ -45,17 +50,6 @@ class TemperedDraws(NamedTuple):
     resampling: th.Tensor
     #: Uniform on [0, 1), of the particle that is returned, shape (batch, 1).
     choice: th.Tensor
-
-
-class Particles(NamedTuple):
-    """Actions with their Q-values and gradients."""
-
-    #: In [-1, 1], shape (..., action_dim).
-    actions: th.Tensor
-    #: Shape (...).
-    q_values: th.Tensor
-    #: Of the shape of the actions.
-    gradients: th.Tensor
 
 
 class TemperedChain(NamedTuple):
@@ -241,9 +235,9 @@ class TemperedSampler(nn.Module):
             log_weights = unnormalized - increment[:, None]
 
             few = effective_share(log_weights) < LEAST_EFFECTIVE_SHARE
-            chosen = th.where(few[:, None], systematic(log_weights, draws.resampling[rung]), _own(log_weights))
+            chosen = th.where(few[:, None], systematic(log_weights, draws.resampling[rung]), own_indices(log_weights))
             log_weights = th.where(few[:, None], -math.log(n_particles), log_weights)
-            actions, gradients, q_values = _take(actions, chosen), _take(gradients, chosen), q_values.gather(1, chosen)
+            actions, gradients, q_values = take(actions, chosen), take(gradients, chosen), q_values.gather(1, chosen)
 
             moved, probability = langevin_move(
                 value_and_gradient,
@@ -255,9 +249,9 @@ class TemperedSampler(nn.Module):
             )
             actions, q_values, gradients = moved
             acceptance.append(probability.mean())
-        chosen = _index(log_weights, draws.choice)
+        chosen = index_of(log_weights, draws.choice)
         return TemperedChain(
-            actions=_take(actions, chosen).squeeze(1),
+            actions=take(actions, chosen).squeeze(1),
             particles=actions,
             log_weights=log_weights,
             q_values=q_values,
@@ -288,9 +282,9 @@ class TemperedSampler(nn.Module):
         for u, log_step in zip(self.ladder(self.log_scales)[1:], self.log_steps, strict=True):
             _, gradients = value_and_gradient(actions)
             steps = _by_coordinate(log_step, self.log_scales)
-            actions = (actions + _drift(steps, u, gradients)).clamp(-1.0, 1.0)
+            actions = (actions + drift(steps, u, gradients)).clamp(-1.0, 1.0)
         q_values, _ = value_and_gradient(actions)
-        return _take(actions, q_values.argmax(dim=1, keepdim=True)).squeeze(1)
+        return take(actions, q_values.argmax(dim=1, keepdim=True)).squeeze(1)
 
     @th.no_grad()
     def adapt(self, chain: TemperedChain) -> None:
@@ -314,77 +308,6 @@ class TemperedSampler(nn.Module):
             self.log_learned.add_(change).clamp_(*bounds)
 
 
-def langevin_move(
-    value_and_gradient: ValueAndGradient,
-    particles: Particles,
-    u: th.Tensor,
-    steps: th.Tensor,
-    noise: th.Tensor,
-    uniform: th.Tensor,
-) -> tuple[Particles, th.Tensor]:
-    """
-    One Metropolis-adjusted Langevin step in the box, which leaves exp(u Q) as it is.
-
-    The proposal is ``y = fold(a + clip(h / 2 u dQ/da, ±1) + sqrt(h) z)``, coordinate by coordinate. In the unfolded
-    line the way back mirrors the way there, so that its density is that of one Gaussian.
-
-    :param value_and_gradient: Q and its gradient, of actions of the shape of the particles
-    :param particles: where they are
-    :param u: inverse temperature, shape ()
-    :param steps: ``h``, shape (action_dim,)
-    :param noise: ``z``, of the shape of the actions
-    :param uniform: on [0, 1), of the shape of the values
-    :return: where they are then, and the probability with which each was moved
-    """
-    actions, q_values, gradients = particles
-    noise = steps.sqrt() * noise
-    lifted = actions + _drift(steps, u, gradients) + noise
-    proposed, slope = fold(lifted)
-    proposed_q, proposed_gradients = value_and_gradient(proposed)
-    back = actions - lifted - slope * _drift(steps, u, proposed_gradients)
-    log_ratio = u * (proposed_q - q_values) + ((noise.square() - back.square()) / (2.0 * steps)).sum(dim=-1)
-    probability = log_ratio.clamp(max=0.0).exp()
-    accepted = uniform < probability
-    moved = Particles(
-        th.where(accepted[..., None], proposed, actions),
-        th.where(accepted, proposed_q, q_values),
-        th.where(accepted[..., None], proposed_gradients, gradients),
-    )
-    return moved, probability
-
-
-def effective_share(log_weights: th.Tensor) -> th.Tensor:
-    """
-    :param log_weights: logarithms of weights that sum to one in each row, shape (batch, n_particles)
-    :return: their effective number over their number, shape (batch,)
-    """
-    return 1.0 / (log_weights.shape[1] * (2.0 * log_weights).exp().sum(dim=1))
-
-
-def systematic(log_weights: th.Tensor, uniform: th.Tensor) -> th.Tensor:
-    """
-    Systematic resampling: each particle in proportion to its weight, rounded up or down by one number for each row.
-
-    :param log_weights: shape (batch, n_particles)
-    :param uniform: on [0, 1), shape (batch, 1)
-    :return: indices, shape (batch, n_particles)
-    """
-    n_particles = log_weights.shape[1]
-    return _index(log_weights, (uniform + th.arange(n_particles, device=uniform.device)) / n_particles)
-
-
-def fold(points: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """
-    Fold the line into [-1, 1], by reflection at both ends as often as needed.
-
-    :param points: any
-    :return: where they come to lie, and the slope of the fold there, 1 or -1
-    """
-    phase = th.remainder(points + 1.0, 4.0)
-    rising = phase <= 2.0
-    return th.where(rising, phase - 1.0, 3.0 - phase).clamp(-1.0, 1.0), th.where(rising, 1.0, -1.0)
-
-
 def _checked_log(inverse_temperature: float) -> float:
     bounds = LEAST_INVERSE_TEMPERATURE, LARGEST_INVERSE_TEMPERATURE
     return math.log(check_number("inverse_temperature", inverse_temperature, *bounds))
@@ -399,22 +322,3 @@ def _by_coordinate(log_step: th.Tensor, log_scales: th.Tensor) -> th.Tensor:
     """Step sizes in inverse proportion to the gradient's scales, with ``log_step`` for their mean logarithm."""
     bounded = log_scales.clamp(min=log_scales.max() - LARGEST_LOG_RATIO)
     return (log_step + bounded.mean() - bounded).exp().clamp(max=LARGEST_STEP)
-
-
-def _drift(steps: th.Tensor, u: th.Tensor, gradients: th.Tensor) -> th.Tensor:
-    return (0.5 * steps * u * gradients).clamp(-LARGEST_DRIFT, LARGEST_DRIFT)
-
-
-def _index(log_weights: th.Tensor, points: th.Tensor) -> th.Tensor:
-    """In each row, the particle in whose part of [0, 1) a point lies; indices of the shape of ``points``."""
-    ends = log_weights.exp().cumsum(dim=1)
-    return (points[:, :, None] >= ends[:, None, :]).sum(dim=2).clamp(max=log_weights.shape[1] - 1)
-
-
-def _own(log_weights: th.Tensor) -> th.Tensor:
-    return th.arange(log_weights.shape[1], device=log_weights.device).expand_as(log_weights)
-
-
-def _take(values: th.Tensor, indices: th.Tensor) -> th.Tensor:
-    """Rows of each batch entry; (batch, n, dim) by (batch, m) gives (batch, m, dim)."""
-    return values.gather(1, indices[..., None].expand(-1, -1, values.shape[2]))

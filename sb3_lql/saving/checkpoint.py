@@ -20,6 +20,8 @@ from sb3_lql.common.files import atomic_folder, discard_folder, discard_unfinish
 from sb3_lql.saving.normalization import in_normalization, normalization_state, set_statistics
 from sb3_lql.saving.random_states import set_training_states, training_states
 
+#: Name of a folder of checkpoints in a run's folder.
+CHECKPOINTS = "checkpoints"
 #: File names in a checkpoint. The model is SB3's zip file.
 MODEL = "model.zip"
 NORMALIZATION = "vecnormalize.pkl"
@@ -84,7 +86,7 @@ def find_checkpoint(path: Path) -> Path | None:
     """
     if (path / MANIFEST).is_file():
         return path
-    found = checkpoints(path) or checkpoints(path / "checkpoints")
+    found = checkpoints(path) or checkpoints(path / CHECKPOINTS)
     return found[-1] if found else None
 
 

@@ -13,13 +13,13 @@ from sb3_lql.collecting.collection import CollectionMixin
 from sb3_lql.collecting.replay import ReplayMixin
 from sb3_lql.common.buffer_layout import REPLAY_BUFFERS
 from sb3_lql.common.buffers import float32_space
-from sb3_lql.common.compatibility import check_foreign_arguments
+from sb3_lql.common.compatibility import check_arguments_known
 from sb3_lql.common.files import atomic_write, with_suffix
 from sb3_lql.common.validation import check_count
 from sb3_lql.saving import checkpoint as checkpoints
 from sb3_lql.saving import safe
 from sb3_lql.saving.normalization import check_spaces_within
-from sb3_lql.saving.safe.arguments import argument_names
+from sb3_lql.saving.safe.arguments import NOT_STORED, argument_names
 from sb3_lql.saving.zip_files import algorithm_names, check_zip_file
 
 SelfSavable = TypeVar("SelfSavable", bound="SavingMixin")
@@ -72,7 +72,7 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         :return: the model
         :raises FileNotFoundError: if the file does not exist
         :raises ValueError: if the file is damaged, or from another algorithm or other environments
-        :raises TypeError: for an argument that only other algorithms have
+        :raises TypeError: for an unknown argument
         """
         _check_arguments(cls, kwargs)
         check_zip_file(path, algorithm_names(cls))
@@ -160,6 +160,7 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         :return: the model
         :raises ValueError: if there is no checkpoint, or it is damaged, or from another algorithm, other environments
             or another replay buffer
+        :raises TypeError: for an unknown argument
         """
         found = checkpoints.find_checkpoint(Path(folder))
         if found is None:
@@ -213,7 +214,7 @@ class SavingMixin(ReplayMixin, CollectionMixin):
 
 
 def _check_arguments(cls: type[Any], given: dict[str, Any]) -> None:
-    check_foreign_arguments(cls.__name__, sorted(given.keys() - set(argument_names(cls))))
+    check_arguments_known(cls.__name__, given, {*argument_names(cls), *NOT_STORED})
 
 
 def _returns(buffer: ReplayBuffer | None) -> tuple[int, float | None]:

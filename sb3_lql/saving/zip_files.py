@@ -33,9 +33,18 @@ _ZIP = b"PK"
 
 
 def algorithm_names(model_class: type[OffPolicyAlgorithm]) -> list[str]:
-    """The class's name and those of the algorithms that it derives from, the most specific first."""
-    bases = (base for base in model_class.__mro__ if issubclass(base, OffPolicyAlgorithm) and not isabstract(base))
-    return [base.__name__ for base in bases if base.policy_aliases]  # SB3's base class and mixins have none
+    """
+    The class's name and, if it is a user's, those of the algorithms that it derives from up to this package's, the most
+    specific first. Ours may derive from one another without one being able to load the other's files.
+    """
+    names = []
+    for base in model_class.__mro__:
+        # SB3's base class and mixins have no policies
+        if issubclass(base, OffPolicyAlgorithm) and not isabstract(base) and base.policy_aliases:
+            names.append(base.__name__)
+            if base.__module__.partition(".")[0] == "sb3_lql":
+                break
+    return names
 
 
 def check_zip_file(path: str | Path | BufferedIOBase, algorithms: list[str]) -> None:

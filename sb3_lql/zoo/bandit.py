@@ -3,7 +3,6 @@
 import argparse
 import ast
 import inspect
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +21,13 @@ from sb3_lql.algorithms import DEFAULT
 from sb3_lql.benchmark.bandit import figures
 from sb3_lql.benchmark.bandit.measures import measured_rows, mode_table, summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, NAMES, Run, draw, draw_best, measure_at_inverse_temperatures
-from sb3_lql.benchmark.experiment import CHECKPOINTS, Experiment
+from sb3_lql.benchmark.experiment import Experiment
+from sb3_lql.benchmark.json_files import write_json
 from sb3_lql.collecting.interrupts import interrupts_deferred
-from sb3_lql.common.files import atomic_write, discard_folder
+from sb3_lql.common.files import discard_folder
 from sb3_lql.diffusion.family import DiffusionAlgorithm
 from sb3_lql.langevin.family import LangevinAlgorithm
-from sb3_lql.saving.checkpoint import save_checkpoint
+from sb3_lql.saving.checkpoint import CHECKPOINTS, save_checkpoint
 from sb3_lql.zoo.registry import hyperparams_file, hyperparams_of
 
 ENV_ID = "MultimodalBandit-v0"
@@ -82,8 +82,7 @@ def bandit() -> None:
             figures.save(figure, folder, name)
         summary["seconds"]["total"] = time.perf_counter() - started
         # Last, and in one stroke: where there is a summary, the run is complete
-        with atomic_write(folder / "summary.json") as file:
-            file.write((json.dumps(summary, indent=2) + "\n").encode())
+        write_json(folder / "summary.json", summary)
     discard_folder(folder / CHECKPOINTS)
     table = mode_table(measured_rows(run.name, summary))
     print(f"{table}Written to {folder}: summary.json, samples.npy, pictures, the agent")

@@ -1,7 +1,6 @@
 """The commands that compare runs of ``sb3-lql bandit`` in pictures and tables, and samplers by their distances."""
 
 import argparse
-import json
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from sb3_lql.benchmark.bandit.landscape import exact_landscape, learned_landscap
 from sb3_lql.benchmark.bandit.measures import measured_rows, mode_table, summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, Run, draw_with_perfect_critic
 from sb3_lql.benchmark.bandit.tempering import estimate_table
+from sb3_lql.benchmark.json_files import write_json
 
 
 def report() -> None:
@@ -28,7 +28,7 @@ def report() -> None:
     drawn = figures.side_by_side(firsts) | stepwise | ({"laws": figures.laws(langevin)} if langevin else {})
     for name, figure in drawn.items():
         figures.save(figure, args.output_dir, name)
-    _write_json(args.output_dir / "runs.json", [run.summary for run in runs])
+    write_json(args.output_dir / "runs.json", [run.summary for run in runs])
     rows = [row for run in runs for row in measured_rows(_label(run), run.summary)]
     for run in langevin:
         actions = draw_with_perfect_critic(run.langevin_model, len(run.samples), run.seed)
@@ -77,7 +77,7 @@ def distances() -> None:
             ):
                 print(f"{name}: {', '.join(f'{key} {value}' for key, value in distance.items())}", flush=True)
                 results[name].append(distance)
-            _write_json(args.output_dir / "distances.json", results)
+            write_json(args.output_dir / "distances.json", results)
     except ValueError as error:
         parser.error(str(error))
     tables = "\n".join(f"Q is {name}:\n\n{distance_table(entries)}" for name, entries in results.items())
@@ -108,7 +108,3 @@ def _load(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[Run
 
 def _label(run: Run) -> str:
     return f"{run.name}, seed {run.seed}"
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -14,12 +14,14 @@ from filelock import FileLock, Timeout
 
 from sb3_lql.benchmark.comparison.agents import save_agents
 from sb3_lql.benchmark.comparison.cluster import run_all
-from sb3_lql.benchmark.comparison.figures import learning_curves, save
-from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_json, status_of, write_plan
+from sb3_lql.benchmark.comparison.figures import learning_curves
+from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, status_of, write_plan
 from sb3_lql.benchmark.comparison.report import write_report
 from sb3_lql.benchmark.comparison.results import MODES, part_of, read_results
 from sb3_lql.benchmark.comparison.spec import Run, read_spec
 from sb3_lql.benchmark.comparison.training import train
+from sb3_lql.benchmark.json_files import read_json
+from sb3_lql.benchmark.looks import save
 from sb3_lql.zoo.registry import hyperparams_file, register
 
 

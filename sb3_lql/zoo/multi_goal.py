@@ -1,7 +1,6 @@
 """``sb3-lql multigoal``: train agents where there are four equally good goals, and count how many each reaches."""
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import torch as th
 import sb3_lql
 from sb3_lql.benchmark.bandit.figures import save
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, NAMES
-from sb3_lql.benchmark.comparison.records import read_json, write_json
 from sb3_lql.benchmark.experiment import Experiment
+from sb3_lql.benchmark.json_files import read_json, write_json
 from sb3_lql.benchmark.multi_goal import figures
 from sb3_lql.benchmark.multi_goal.episodes import ENV_ID, Episodes
 from sb3_lql.benchmark.multi_goal.measures import COLUMNS, SITUATIONS, goal_table
@@ -49,7 +48,7 @@ def multi_goal() -> None:
     ]
     save(figures.paths(shown), folder, "paths")
     records = [run for of_algo in runs.values() for run in of_algo]
-    (folder / "runs.json").write_text(json.dumps(records, indent=2) + "\n")
+    write_json(folder / "runs.json", records)
     table = goal_table([(NAMES[algo], of_algo) for algo, of_algo in runs.items()])
     (folder / "table.md").write_text(table)
     print(f"{table}Written to {folder}: runs.json, table.md, paths (SVG and PNG), the agents")

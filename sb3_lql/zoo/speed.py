@@ -1,7 +1,6 @@
 """``sb3-lql speed``: what an update, a chain and ``predict`` cost on this machine."""
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from sb3_lql.algorithms import ALGORITHMS, DEFAULT, LANGEVIN
 from sb3_lql.benchmark import machine
+from sb3_lql.benchmark.json_files import write_json
 from sb3_lql.benchmark.parameters import count_parameters
 from sb3_lql.benchmark.speed import (
     SIZES,
@@ -73,7 +73,7 @@ def speed() -> None:
         except ValueError as error:
             parser.error(str(error))
         if args.output is not None:  # after each size: an interruption leaves those that are done
-            args.output.write_text(json.dumps(report, indent=2) + "\n")
+            write_json(args.output, report)
     if alone:
         print(EXPLANATION)
 

@@ -17,11 +17,11 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_lql.algorithms import DEFAULT
-from sb3_lql.benchmark.experiment import CHECKPOINTS, Experiment
+from sb3_lql.benchmark.experiment import Experiment
 from sb3_lql.collecting.interrupts import interrupts_deferred
 from sb3_lql.collecting.workers import subprocesses, watch_workers
 from sb3_lql.saving.callbacks import SaveCheckpointCallback
-from sb3_lql.saving.checkpoint import MODEL, find_checkpoint
+from sb3_lql.saving.checkpoint import CHECKPOINTS, MODEL, find_checkpoint
 from sb3_lql.zoo.registry import PRESETS, hyperparams_file
 
 #: Seconds that processes of environments have to close after an interrupt, and again to end by SIGTERM.

@@ -139,9 +139,26 @@ def test_arguments_of_its_own_may_be_changed_by_load(own: Any, name: str, value:
     assert getattr(own.load_safe(tmp_path / "model", **{name: value}), name) == value
 
 
-def test_a_misspelt_argument_is_still_pythons_error(algorithm: Any) -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'learnig_rate'"):
-        algorithm("MlpPolicy", "Pendulum-v1", learnig_rate=1e-3)
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("learnig_rate", "learning_rate"), ("inverse_temprature", "inverse_temperature"), ("sed", "seed")],
+)
+def test_a_misspelt_argument_is_pythons_error_with_a_hint(
+    algorithm: Any, tiny: dict[str, Any], tmp_path: Any, name: str, meant: str
+) -> None:
+    model = algorithm("MlpPolicy", "Pendulum-v1", **tiny)
+    model.save(tmp_path / "model")
+    model.save_safe(tmp_path / "model")
+    model.save_checkpoint(tmp_path / "checkpoints")
+    makers: tuple[Callable[[], Any], ...] = (
+        lambda: algorithm("MlpPolicy", "Pendulum-v1", **{name: 1e-3}),
+        lambda: algorithm.load(tmp_path / "model", **{name: 1e-3}),
+        lambda: algorithm.load_safe(tmp_path / "model", **{name: 1e-3}),
+        lambda: algorithm.load_checkpoint(tmp_path / "checkpoints", "Pendulum-v1", **{name: 1e-3}),
+    )
+    for make in makers:
+        with pytest.raises(TypeError, match=rf"unexpected keyword argument '{name}': did you mean '{meant}'"):
+            make()
     assert "kwargs" not in inspect.signature(algorithm).parameters
 
 

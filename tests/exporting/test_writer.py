@@ -1,5 +1,6 @@
 """Exported policies: they act as the model does, for batches of any size, or are not written."""
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +66,10 @@ def make_model(
             model.policy.acting_denoiser.network[-1].weight.mul_(0.1)
         model.policy.start_scale *= 0.1
     return model
+
+
+def leaves(observation: Any) -> list[Any]:
+    return list(observation.values()) if isinstance(observation, dict) else [observation]
 
 
 def as_tensors(observations: Any) -> Any:
@@ -376,6 +381,18 @@ def test_the_model_stays_as_it_is(algorithm: Any, tmp_path: Path) -> None:
     assert all(th.equal(value, before[name]) for name, value in model.policy.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.critic.parameters())
     model.learn(5)
+
+
+@pytest.mark.parametrize("observations", ["Discrete", "image", "Dict"])
+def test_the_models_spaces_sample_on_as_if_there_had_been_no_export(observations: str, tmp_path: Path) -> None:
+    policy, space = OBSERVATIONS[observations]
+    models = [make_model(LQL, policy, copy.deepcopy(space)) for _ in range(2)]
+    for model in models:
+        model.observation_space.seed(7)
+    export(models[0], tmp_path / "policy.pt", format="torchscript", n_observations=2)
+    first, second = (model.observation_space.sample() for model in models)
+    for one, other in zip(*map(leaves, (first, second)), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 class Branching(BaseFeaturesExtractor):

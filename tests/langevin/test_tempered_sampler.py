@@ -17,16 +17,8 @@ from sb3_lql.benchmark.bandit.distributions import (
 from sb3_lql.benchmark.bandit.landscape import exact_landscape, smoothed_reward
 from sb3_lql.benchmark.bandit.tempering import values_and_gradients
 from sb3_lql.envs.multimodal_bandit import BOUND
-from sb3_lql.langevin.tempered_sampler import (
-    TARGET_ACCEPTANCE,
-    Particles,
-    TemperedSampler,
-    ValueAndGradient,
-    effective_share,
-    fold,
-    langevin_move,
-    systematic,
-)
+from sb3_lql.langevin.particles import Particles, ValueAndGradient, effective_share, fold, langevin_move, systematic
+from sb3_lql.langevin.tempered_sampler import TARGET_ACCEPTANCE, TemperedSampler
 
 
 @pytest.fixture(autouse=True)

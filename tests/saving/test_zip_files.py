@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 
 from sb3_lql import LQL, NCLQL
+from sb3_lql.baselines import DACER, DPMD, SDAC
+from sb3_lql.baselines.compared import ComparedDACER
 from sb3_lql.saving.zip_files import ALGORITHMS
 
 AGENTS = sorted(Path(__file__).parents[2].glob("agents/*/*lql/*/*.zip"))
@@ -102,6 +105,15 @@ def test_classes_of_ones_own_and_of_the_algorithm_load_each_others_files(files: 
     NCLQL.load(tmp_path / "mine").save(tmp_path / "again")
     with pytest.raises(ValueError, match="holds a model of NCLQL, not of LQL"):
         LQL.load(tmp_path / "again")
+
+
+@pytest.mark.parametrize(("of", "by"), list(permutations([DACER, ComparedDACER, SDAC, DPMD], 2)))
+def test_of_diffusion_algorithms_none_loads_anothers_files(of: Any, by: Any, tmp_path: Path) -> None:
+    model = of("MlpPolicy", "Pendulum-v1", buffer_size=10, device="cpu", policy_kwargs=dict(net_arch=[4]))
+    model.save(tmp_path / "model")
+    assert type(of.load(tmp_path / "model")) is of
+    with pytest.raises(ValueError, match=f"holds a model of {of.__name__}, not of {by.__name__}"):
+        by.load(tmp_path / "model")
 
 
 @pytest.mark.parametrize("path", AGENTS, ids=lambda path: f"{path.parents[1].name}-{path.stem}")

@@ -18,8 +18,9 @@ pytest.importorskip("ray")
 from filelock import FileLock
 
 from sb3_lql.benchmark.comparison import cluster
-from sb3_lql.benchmark.comparison.records import RUN_FILE, write_json
+from sb3_lql.benchmark.comparison.records import RUN_FILE
 from sb3_lql.benchmark.comparison.spec import Algorithm, Run
+from sb3_lql.benchmark.json_files import write_json
 from sb3_lql.zoo.benchmark import _describe, benchmark
 from sb3_lql.zoo.registry import register
 from tests.zoo.conftest import HEADLESS, SB3_LQL, sb3_lql

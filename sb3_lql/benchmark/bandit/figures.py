@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Circle
 
+from sb3_lql.benchmark import looks
 from sb3_lql.benchmark.bandit.chains import trajectories
 from sb3_lql.benchmark.bandit.distributions import boltzmann_distribution, grid, histogram, total_variation
 from sb3_lql.benchmark.bandit.landscape import Landscape, learned_landscape, noise_scales, perfect_landscape
@@ -43,10 +44,8 @@ N_MEASURED = 10_000
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure as SVG and PNG; ``name`` has no suffix."""
-    # The same figure gives the same file
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(folder / f"{name}.svg", dpi=DPI, metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", dpi=DPI)
+    for suffix in (".svg", ".png"):
+        looks.save(figure, folder / f"{name}{suffix}", DPI)
 
 
 def side_by_side(runs: Sequence[Run]) -> dict[str, Figure]:
@@ -217,7 +216,7 @@ def _panels_of(runs: Sequence[Run]) -> tuple[Figure, list[Axes]]:
     return figure, list(panels.flat[: len(runs)])
 
 
-def _show_map(axes: Axes, values: np.ndarray) -> mpl.image.AxesImage:
+def _show_map(axes: Axes, values: np.ndarray) -> AxesImage:
     return axes.imshow(values.T, origin="lower", extent=(-BOUND, BOUND, -BOUND, BOUND), cmap=COLOUR_MAP)
 
 

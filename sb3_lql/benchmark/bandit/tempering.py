@@ -9,7 +9,9 @@ import torch as th
 from sb3_lql.benchmark.bandit.landscape import Landscape
 from sb3_lql.benchmark.tables import markdown_table
 from sb3_lql.envs.multimodal_bandit import BOUND
-from sb3_lql.langevin.tempered_sampler import TemperedChain, TemperedSampler, ValueAndGradient
+from sb3_lql.langevin.particles import ValueAndGradient
+from sb3_lql.langevin.tempered_sampler import TemperedChain, TemperedSampler
+from sb3_lql.saving.random_states import random_states_kept
 
 #: Adaptations of step sizes to a landscape and a ``w``, and chains in each.
 N_ADAPTATIONS, ADAPTATION_BATCH = 100, 16
@@ -27,7 +29,7 @@ def temper(sampler: TemperedSampler, landscape: Landscape, n_actions: int, seed:
     :return: their ends, together
     """
     sampler, value_and_gradient = copy.deepcopy(sampler).cpu(), values_and_gradients(landscape)
-    with th.random.fork_rng(devices=[]):
+    with random_states_kept():
         th.manual_seed(seed)
         sizes = [min(BATCH, n_actions - first) for first in range(0, n_actions, BATCH)]
         chains = [sampler(value_and_gradient, sampler.draw(size)) for size in sizes]
@@ -50,7 +52,7 @@ def adapted(sampler: TemperedSampler, landscape: Landscape, inverse_temperature:
     sampler.inverse_temperature = inverse_temperature
     sampler.n_adaptations.zero_()
     value_and_gradient = values_and_gradients(landscape)
-    with th.random.fork_rng(devices=[]):
+    with random_states_kept():
         th.manual_seed(seed)
         for _ in range(N_ADAPTATIONS):
             sampler.adapt(sampler(value_and_gradient, sampler.draw(ADAPTATION_BATCH)))

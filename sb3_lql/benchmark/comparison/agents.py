@@ -11,9 +11,10 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 
-from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_json
+from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE
 from sb3_lql.benchmark.comparison.results import MODES
 from sb3_lql.benchmark.comparison.spec import slug
+from sb3_lql.benchmark.json_files import read_json
 
 CARD = """\
 # {algorithm} on {task}

@@ -14,8 +14,9 @@ import numpy as np
 import ray
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, record_failure, status_of
+from sb3_lql.benchmark.comparison.records import RUN_FILE, record_failure, status_of
 from sb3_lql.benchmark.comparison.spec import Run
+from sb3_lql.benchmark.json_files import read_json
 
 #: Times that a run whose worker has died resumes from its last checkpoint.
 MAX_RESTARTS = 10
@@ -67,7 +68,7 @@ def run_all(
                     try:
                         ray.get(task)
                     except ray.exceptions.RayError as error:
-                        # Nobody is left to record it who was there
+                        # A dead worker cannot record its own failure
                         record_failure(run, folder / run.name, f"its worker died {MAX_RESTARTS + 1} times: {error}")
                     display.end(run)
     finally:

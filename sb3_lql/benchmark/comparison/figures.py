@@ -1,9 +1,7 @@
 """The figures of a report. The numbers are those of :mod:`~sb3_lql.benchmark.comparison.aggregates`."""
 
 import textwrap
-from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,15 +34,6 @@ N_LETTERS = 24
 N_TITLE_LETTERS = 36
 #: From this number of updates on, axes count thousands.
 MANY_UPDATES = 10_000
-
-
-def save(figure: Figure, path: Path) -> str:
-    """Write a figure in the format of the file's suffix, and return the file's name."""
-    # The same figure gives the same file
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    with mpl.rc_context({"svg.hashsalt": path.stem}):
-        figure.savefig(path, metadata=metadata, dpi=150)
-    return path.name
 
 
 def learning_curves(comparison: Comparison, mode: str, n_bootstrap: int) -> Figure:

@@ -3,14 +3,10 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, TypeVar
-
-import msgspec
+from typing import Any
 
 from sb3_lql.benchmark.comparison.spec import Run, Spec
-from sb3_lql.common.files import atomic_write
-
-Form = TypeVar("Form")
+from sb3_lql.benchmark.json_files import read_json, write_json
 
 #: In a results folder, what was planned; the folders of the runs lie below ``runs``.
 PLAN_FILE = "benchmark.json"
@@ -71,30 +67,3 @@ def record_failure(run: Run, folder: Path, error: str) -> None:
 def status_of(folder: Path) -> str:
     """A run's "missing", "running" (also where it was stopped), "finished" or "failed"."""
     return str(read_json(folder / RUN_FILE).get("status", "missing"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a file, empty if there is no file; ValueError if it holds anything else."""
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds a {type(content).__name__}, not a mapping.")
-    return content
-
-
-def read_as(form: type[Form], path: Path) -> Form:
-    """A file's content as a class of msgspec's; ValueError, naming where, if it holds something else."""
-    try:
-        return msgspec.convert(read_json(path), form)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a file in one stroke: a reader finds the old one or the new one."""
-    with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=1) + "\n").encode())

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
-from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_as
+from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE
 from sb3_lql.benchmark.comparison.spec import N_PROGRESS_POINTS, slug
+from sb3_lql.benchmark.json_files import read_as
 
 #: The two ways that actions are chosen in an evaluation, and what they are.
 MODES = {

@@ -16,12 +16,13 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_lql.benchmark import machine
 from sb3_lql.benchmark.comparison.evaluation import evaluate
 from sb3_lql.benchmark.comparison.milestones import Milestones
-from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json, record_failure, status_of, unstarted, write_json
+from sb3_lql.benchmark.comparison.records import RUN_FILE, record_failure, status_of, unstarted
 from sb3_lql.benchmark.comparison.spec import Run
-from sb3_lql.benchmark.experiment import CHECKPOINTS, Experiment
+from sb3_lql.benchmark.experiment import Experiment
+from sb3_lql.benchmark.json_files import read_json, write_json
 from sb3_lql.benchmark.parameters import count_parameters
 from sb3_lql.common.files import discard_folder
-from sb3_lql.saving.checkpoint import save_checkpoint
+from sb3_lql.saving.checkpoint import CHECKPOINTS, save_checkpoint
 
 PACKAGES = (*machine.PACKAGES, "sb3_contrib", "rl_zoo3", "numpy", "gymnasium", "mujoco", "ray")
 

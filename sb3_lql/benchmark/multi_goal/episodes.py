@@ -9,14 +9,13 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 
+from sb3_lql.benchmark.comparison.evaluation import SEED_SHIFT
 from sb3_lql.envs.multi_goal import GOALS
 from sb3_lql.saving.random_states import random_states_kept
 
 ENV_ID = "MultiGoal-v0"
 #: Stands for a goal where none was reached.
 NO_GOAL = -1
-#: The seed of episodes is that of the training and this: they do not begin as the training did.
-SEED_SHIFT = 1_000_000
 
 
 @dataclass(frozen=True)

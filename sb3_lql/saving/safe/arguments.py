@@ -51,7 +51,7 @@ class _BufferArguments(TypedDict, total=False):
 
 
 class _PolicyArguments(TypedDict, total=False):
-    """What would be misunderstood if it were of another type; the policy checks the rest."""
+    """Types that are checked here because the policy would accept a wrong one silently."""
 
     normalize_images: bool
     activation_fn: _Class

@@ -16,12 +16,12 @@ from sb3_lql.common.validation import check_number
 from sb3_lql.saving.safe.allowlist import CLASSES, NOISES, SCHEDULES, is_simple_linear
 from sb3_lql.saving.safe.files import convert, require_keys
 
-#: Integers beyond are of no use to anybody.
+#: Largest integer that a file may hold.
 MAX_INTEGER = 2**63 - 1
 #: Longest list among the arguments.
 MAX_LIST = 50_000
 Integer = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
-#: Of something that there is.
+#: A positive integer.
 Count = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
 #: A finite number.
 Number = Integer | Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]

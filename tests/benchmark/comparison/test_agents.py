@@ -13,9 +13,10 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_lql import LQL
 from sb3_lql.benchmark.comparison.agents import save_agents, strip
-from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE, read_json, write_json
+from sb3_lql.benchmark.comparison.records import PLAN_FILE, RUN_FILE
 from sb3_lql.benchmark.comparison.spec import Algorithm, Run
 from sb3_lql.benchmark.comparison.training import train
+from sb3_lql.benchmark.json_files import read_json, write_json
 from sb3_lql.zoo import hyperparams_file, register
 
 TASK = "Pendulum-v1"

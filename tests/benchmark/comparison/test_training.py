@@ -17,9 +17,10 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_lql import NCLQL
 from sb3_lql.benchmark.comparison import training
 from sb3_lql.benchmark.comparison.evaluation import evaluate
-from sb3_lql.benchmark.comparison.records import RUN_FILE, read_json
+from sb3_lql.benchmark.comparison.records import RUN_FILE
 from sb3_lql.benchmark.comparison.spec import Algorithm, Run
 from sb3_lql.benchmark.comparison.training import TakenOverError, Training, train
+from sb3_lql.benchmark.json_files import read_json
 from sb3_lql.saving.checkpoint import find_checkpoint
 from sb3_lql.saving.random_states import random_states_kept
 from sb3_lql.zoo import hyperparams_file, register
