@@ -21,7 +21,7 @@ CHAINS: list[tuple[type[LQL | NCLQL], dict[str, Any]]] = [
     (LQL, dict(n_langevin_steps=10)),
     *[(LQL, dict(langevin_step_size=size)) for size in (3e-4, 1e-3, 3e-3, 1e-2)],
     *[(LQL, dict(normalize_score=False, langevin_step_size=size)) for size in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)],
-    *[(LQL, dict(langevin_step_size=(first, 1e-4))) for first in (9e-4, 4e-3, 1.0)],
+    *[(LQL, dict(langevin_step_size=pair)) for pair in ((9e-4, 1e-4), (4e-3, 1e-4), (1.0, 1e-4), (1e-2, 1e-3))],
     # Ten to five hundred times as long
     *[
         (LQL, dict(langevin_step_size=(1e-2, 1e-4), n_langevin_steps=n, inverse_temperature=100.0))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from itertools import combinations, pairwise, zip_longest
 
 import numpy as np
 from rliable import library, metrics
@@ -180,11 +180,12 @@ def mean_interval(values: np.ndarray, n_bootstrap: int) -> tuple[np.ndarray, np.
     return low, high
 
 
-def earliest(comparison: Comparison, task: str, mode: str) -> tuple[str, float] | None:
+def earliest(comparison: Comparison, task: str, mode: str) -> tuple[tuple[str, ...], float] | None:
     """
     The algorithm that learns earliest on a task, and the smallest share of pairs of runs in which it has more return
-    over the training than another: little above a half, where none is earliest. None if it cannot be told: of fewer
-    than five seeds or two algorithms, or where a run is not finished.
+    over the training than another; of four algorithms or more, the two whose smallest share over the others is
+    largest, where that is clear and no single one's is. A share is little above a half where none is earliest. None if
+    it cannot be told: of fewer than five seeds or two algorithms, or where a run is not finished.
     """
     if len(comparison.algorithms) < 2 or len(comparison.seeds) < SEEDS_OF_EARLIEST:
         return None
@@ -194,11 +195,15 @@ def earliest(comparison: Comparison, task: str, mode: str) -> tuple[str, float] 
     }
     if any(len(found) < len(comparison.seeds) for found in areas.values()):
         return None
-    shares = {
-        name: min(probability_of_improvement(area, areas[other]) for other in areas if other != name)
-        for name, area in areas.items()
-    }
-    return max(shares.items(), key=lambda found: found[1])
+
+    def share(names: tuple[str, ...]) -> float:
+        others = areas.keys() - set(names)
+        return min(probability_of_improvement(areas[name], areas[other]) for name in names for other in others)
+
+    sizes = (1, 2) if len(areas) > 3 else (1,)
+    leading = [max(combinations(areas, size), key=share) for size in sizes]
+    found = [(names, share(names)) for names in leading]
+    return next((each for each in found if each[1] >= SHARE_OF_EARLIEST), found[0])
 
 
 def baseline(comparison: Comparison) -> str:

@@ -157,22 +157,28 @@ def _who_is_earliest(panel: Comparison, mode: str) -> list[str]:
     found = earliest(panel, panel.tasks[0], mode)
     if found is None:
         return []
-    name, share = found
+    names, share = found
     two = len(panel.algorithms) == 2
     pairs = "all pairs" if share == 1 else f"{'' if two else '≥ '}{100 * share:.0f} % of pairs"
     clear = share >= SHARE_OF_EARLIEST
-    message = f"{name} {'earlier' if two else 'earliest,'} in {pairs}" if clear else "none is clearly earliest"
+    who = f"{' and '.join(names)} {'earlier' if two else 'earliest,'}"
+    message = f"{who} in {pairs}" if clear else "none is clearly earliest"
     return [_wrapped(message, N_TITLE_LETTERS)]
 
 
 def _who_is_highest(comparison: Comparison, performance: dict[str, list[Average | None]]) -> str:
-    """A title: which two are highest at the end, if all have five complete seeds or more; else empty."""
+    """
+    A title: which two are highest at the end, if all have five complete seeds or more; else empty. None is highest
+    whose standard error reaches the next one's.
+    """
     ends = {name: points[-1] for name, points in performance.items()}
-    finals = {name: end.mean for name, end in ends.items() if end and end.n_seeds == len(comparison.seeds)}
+    finals = {name: end for name, end in ends.items() if end and end.n_seeds == len(comparison.seeds)}
     if len(comparison.seeds) < SEEDS_OF_EARLIEST or len(finals) < max(2, len(ends)):
         return ""
-    (first, most), (second, next_most), *_ = sorted(finals.items(), key=lambda found: -found[1])
-    return _wrapped(f"At the end {first} is highest ({most:.1f}), then {second} ({next_most:.1f})", N_TITLE_LETTERS)
+    (first, most), (second, next_most), *_ = sorted(finals.items(), key=lambda found: -found[1].mean)
+    clear = most.interval[0] > next_most.interval[1]
+    who = f"{first} is highest ({most.mean:.1f}), then {second} ({next_most.mean:.1f})"
+    return _wrapped(f"At the end {who if clear else 'none is clearly highest'}", N_TITLE_LETTERS)
 
 
 def _show_learned(axes: Axes, panel: Comparison, mode: str) -> None:

@@ -78,9 +78,9 @@ def _learning_curves(comparison: Comparison, folder: Path, n_bootstrap: int) -> 
         f"bootstrap interval ({n_bootstrap:,} resamples), over the seeds that have got furthest. A panel has the range "
         "of the evaluations after updates, but for single seeds far below the others; curves may begin below it. Where "
         f"there are more than {figures.N_TOGETHER} algorithms, each has a panel with the first. "
-        "A title names the algorithm that learns earliest, and in what share of pairs of runs "
-        f"it has more return over the training than another, if in {SHARE_OF_EARLIEST:.0%} or more: with five seeds or "
-        "more, all finished.\n",
+        "A title names the algorithm, or of four or more the two, that learn earliest, and in what share of pairs of "
+        f"runs they have more return over the training than another, if in {SHARE_OF_EARLIEST:.0%} or more: with five "
+        "seeds or more, all finished.\n",
     ]
     for mode in MODES:
         figure = figures.learning_curves(comparison, mode, n_bootstrap)
@@ -109,6 +109,8 @@ def _normalized(comparison: Comparison, references: References, folder: Path, n_
         if any(point is not None for of_algorithm in points.values() for point in of_algorithm):
             name = save(figures.normalized_performance(comparison, points), folder / f"normalized_{mode}.svg")
             parts.append(f"![Normalised performance, {mode}](figures/{name})\n")
+    if len(comparison.tasks) < 2:
+        return "\n".join(parts)
     parts.append(
         "## Aggregates\n\nAt the end, over tasks and seeds, in units of a normalised score of 100, with rliable's "
         f"stratified bootstrap ({n_bootstrap:,} resamples); from few seeds, its intervals are too narrow. The "

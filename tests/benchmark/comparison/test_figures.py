@@ -136,6 +136,17 @@ def test_of_several_algorithms_the_share_is_the_smallest(tmp_path: Path) -> None
     assert title == "A-v0\nX earliest, in ≥ 80 % of pairs"
 
 
+def test_of_four_algorithms_two_may_be_earliest(tmp_path: Path) -> None:
+    folders.plan(tmp_path, ["W", "X", "Y", "Z"], ["A-v0"], [1, 2, 3, 4, 5])
+    for seed in range(1, 6):
+        folders.run(tmp_path, "A-v0", "W", seed, [0.0] * 5 + [10.0 + seed])
+        folders.run(tmp_path, "A-v0", "X", seed, [0.0] * 5 + [16.0 - seed], algo="sac")
+        folders.run(tmp_path, "A-v0", "Y", seed, [0.0] * 5 + [11.5], algo="td3")
+        folders.run(tmp_path, "A-v0", "Z", seed, [0.0] * 5 + [5.0], algo="lql")
+    title = figures.learning_curves(read_results(tmp_path), MODE, 50).axes[0].get_title()
+    assert title.replace("\n", " ") == "A-v0 W and X earliest, in ≥ 80 % of pairs"
+
+
 def test_none_is_earliest_that_is_not_clearly_ahead_of_every_other(tmp_path: Path) -> None:
     """Of two equal ones neither is ahead; of three, each is behind another in most pairs."""
     comparisons: list[tuple[list[str], list[list[float]]]] = [
@@ -188,6 +199,9 @@ def test_normalized_performance_says_who_is_highest_and_leaves_out_what_is_not_d
     x: list[Average | None] = [Average(-90.0, 1.0, 5), *(Average(float(step), 0.0, 5) for step in range(5))]
     both = figures.normalized_performance(comparison, {"X": x, "Y": [*x[:-1], Average(8.0, 0.0, 5)]})
     assert both.axes[0].get_title().replace("\n", " ") == "At the end Y is highest (8.0), then X (4.0)"
+    # A standard error of sqrt(80 / 5) = 4 reaches from 8 to 4
+    wide = figures.normalized_performance(comparison, {"X": x, "Y": [*x[:-1], Average(8.0, 80**0.5, 5)]})
+    assert wide.axes[0].get_title().replace("\n", " ") == "At the end none is clearly highest"
     assert both.axes[0].get_ylim() == pytest.approx((-0.4, 8.4))
     alone = figures.normalized_performance(comparison, {"X": x, "Y": [None] * 6})
     assert alone.axes[0].get_title() == ""

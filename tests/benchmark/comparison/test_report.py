@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -134,19 +135,29 @@ def test_algorithm_without_a_complete_seed_has_no_aggregate(tmp_path: Path) -> N
 
 
 def test_probability_of_improvement_is_of_the_first_over_each_other(tmp_path: Path) -> None:
-    results = folders.plan(tmp_path / "results", ["X", "Y", "Z"], ["Hopper-v5"], [1, 2])
+    results = folders.plan(tmp_path / "results", ["X", "Y", "Z"], ["Hopper-v5", "Reacher-v5"], [1, 2])
     for label, value in dict(X=3.0, Y=2.0, Z=1.0).items():
-        for seed in (1, 2):
-            folders.run(results, "Hopper-v5", label, seed, [value] * 6)
+        for task, seed in product(("Hopper-v5", "Reacher-v5"), (1, 2)):
+            folders.run(results, task, label, seed, [value] * 6)
     markdown, _ = report(results, tmp_path / "report")
     sure = "1.000 (95%: 1.000 to 1.000)"
     table = f"| Probability of improvement |\n| --- | --- |\n| X over Y | {sure} |\n| X over Z | {sure} |\n"
     assert section(markdown, "Aggregates").count(table) == 2
 
 
+def test_of_one_task_there_are_no_aggregates(tmp_path: Path) -> None:
+    results = folders.plan(tmp_path / "results", ["SAC"], ["Hopper-v5"], [1, 2])
+    for seed in (1, 2):
+        folders.run(results, "Hopper-v5", "SAC", seed, float)
+    markdown, _ = report(results, tmp_path / "report")
+    assert "## Normalised performance" in markdown
+    assert "## Aggregates" not in markdown
+
+
 def test_single_seed_is_reported_without_deviations(tmp_path: Path) -> None:
-    results = folders.plan(tmp_path / "results", ["SAC"], ["Hopper-v5"], [1])
-    folders.run(results, "Hopper-v5", "SAC", 1, float)
+    results = folders.plan(tmp_path / "results", ["SAC"], ["Hopper-v5", "Reacher-v5"], [1])
+    for task in ("Hopper-v5", "Reacher-v5"):
+        folders.run(results, task, "SAC", 1, float)
     markdown, _ = report(results, tmp_path / "report")
     assert section(markdown, "Final return").count("| Hopper-v5 | 5.00 (1 seed) |") == 2
     assert "±" not in section(markdown, "Aggregates")
@@ -188,9 +199,9 @@ def test_times_on_different_hardware_are_said_not_to_compare(tmp_path: Path) -> 
 
 def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:
     label = "LQL | w=<50> *x* `y`"
-    results = folders.plan(tmp_path / "results", [label], ["Hopper-v5"], [1, 2])
-    for seed in (1, 2):
-        folders.run(results, "Hopper-v5", label, seed, float)
+    results = folders.plan(tmp_path / "results", [label], ["Hopper-v5", "Reacher-v5"], [1, 2])
+    for task, seed in product(("Hopper-v5", "Reacher-v5"), (1, 2)):
+        folders.run(results, task, label, seed, float)
     _, page = report(results, tmp_path / "report")
     assert page.count("<th>LQL | w=&lt;50&gt; *x* `y`</th>") == 6
-    assert page.count("<td>LQL | w=&lt;50&gt; *x* `y`</td>") == 2 * 2 + 2
+    assert page.count("<td>LQL | w=&lt;50&gt; *x* `y`</td>") == 2 * 2 + 4
