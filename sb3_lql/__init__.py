@@ -29,3 +29,4 @@ for _name, _module in {
 }.items():
     sys.modules[f"sb3_lql.common.{_name}"] = _module
     setattr(common, _name, _module)
+del _name, _module

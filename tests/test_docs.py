@@ -273,7 +273,7 @@ def test_benchmark_report_is_that_of_its_results(folder: Path, tmp_path: Path, m
         path.write_text("<svg/>")
         return path.name
 
-    monkeypatch.setattr(report, "save", save)
+    monkeypatch.setattr(report, "save_figure", save)
     report.write_report(folder, tmp_path)
     text = (folder / "report.md").read_text()
     assert (tmp_path / "report.md").read_text() == text

@@ -154,13 +154,6 @@ def test_a_learning_rate_of_the_optimiser_is_refused(algorithm: Any) -> None:
         build(algorithm, policy_kwargs=dict(optimizer_kwargs=dict(lr=0.1)))
 
 
-@pytest.mark.parametrize(("name", "value"), [("n_particles", 8), ("n_rungs", 5)])
-def test_what_only_the_tempered_sampler_has_is_refused_without_it(name: str, value: int) -> None:
-    with pytest.raises(ValueError, match=f"{name}={value} .*pass sampler='tempered'"):
-        build(LQL, **{name: value})
-    assert getattr(build(LQL, sampler="tempered", **{name: value}), name) == value
-
-
 def test_a_learning_rate_may_be_a_number_of_numpys(algorithm: Any) -> None:
     assert build(algorithm, learning_rate=np.float32(0.5)).learning_rate == 0.5
 

@@ -1,10 +1,6 @@
-"""Colours and line styles of algorithms, the same in every figure, and the files of figures."""
+"""Colours and line styles of algorithms, the same in every figure."""
 
-from pathlib import Path
-
-import matplotlib as mpl
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.figure import Figure
 from matplotlib.typing import LineStyleType
 
 #: Colour of each algorithm by its name on the command line, of Okabe and Ito's and Tol's colours for the colour-blind.
@@ -46,14 +42,6 @@ def looks(algos: dict[str, str]) -> dict[str, Look]:
             choices.insert(0, (colour, OWN_LINE_STYLE))
         found[label] = next((look for look in choices if look not in found.values()), choices[-1])
     return found
-
-
-def save(figure: Figure, path: Path, dpi: int = 150) -> str:
-    """Write a figure in the format of the file's suffix, the same file for the same figure. Return the file's name."""
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    with mpl.rc_context({"svg.hashsalt": path.stem}):
-        figure.savefig(path, metadata=metadata, dpi=dpi)
-    return path.name
 
 
 def _paler(colour: str, shade: float) -> str:

@@ -9,9 +9,11 @@ NETWORKS = ("actor", "denoiser", "critic")
 
 def count_parameters(model: BaseAlgorithm) -> dict[str, int]:
     """The numbers that optimisers change in each network of an agent; a temperature is none of them."""
-    networks = {name: getattr(model.policy, name, None) for name in NETWORKS}
-    return {
-        name: sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-        for name, network in networks.items()
-        if isinstance(network, nn.Module)
-    }
+    counts: dict[str, int] = {}
+    counted: set[nn.Parameter] = set()  # networks of SB3's may share a features extractor
+    for name in NETWORKS:
+        if isinstance(network := getattr(model.policy, name, None), nn.Module):
+            own = {parameter for parameter in network.parameters() if parameter.requires_grad} - counted
+            counts[name] = sum(parameter.numel() for parameter in own)
+            counted |= own
+    return counts

@@ -3,7 +3,7 @@
 import difflib
 import reprlib
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch as th
 from gymnasium import spaces
@@ -12,8 +12,6 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, VecTransposeImage
 from torch import nn
-
-from sb3_lql.common.validation import check_count
 
 _NO_ENTROPY = "there is no Gaussian actor whose entropy could be weighed; LQL and NCLQL have an inverse_temperature"
 _NO_GSDE = "gSDE perturbs the weights of a Gaussian actor, and there is none: the chain's own noise explores"
@@ -85,26 +83,6 @@ def check_extractor(
             "'MlpPolicy', or policy_kwargs=dict(normalize_images=False) if it is a channels-first image with another "
             "scale. VecNormalize rescales images; VecNormalize(VecTransposeImage(env), norm_obs=False) does not."
         )
-
-
-def hidden_layers(net_arch: Any, network: Literal["qf", "pi"]) -> list[int]:
-    """
-    Sizes of the hidden layers of the critic ("qf") or the denoiser ("pi"), from a ``net_arch`` as SB3's off-policy
-    algorithms take it. Raise a ``ValueError`` or ``TypeError`` if it has none.
-    """
-    if net_arch is None:
-        return [256, 256, 256]
-    fix = "pass a list of layer sizes, or dict(qf=[...], pi=[...])"
-    if isinstance(net_arch, dict) and (unknown := sorted(map(str, net_arch.keys() - {"qf", "pi"}))):
-        raise ValueError(f"net_arch={net_arch!r} has {unknown[0]!r}, which is no network here: {fix}.")
-    of_each = net_arch if isinstance(net_arch, dict) else {network: net_arch}
-    layers = {name: sizes for name, sizes in of_each.items() if isinstance(sizes, (list, tuple))}
-    if network not in layers or len(layers) < len(of_each):
-        kind = "critic" if network == "qf" else "denoiser"
-        raise ValueError(
-            f"net_arch={net_arch!r} describes no {kind}: {fix} ('pi' is the rivals' denoiser; LQL and NCLQL have none)."
-        )
-    return [check_count("net_arch", size) for size in layers[network]]
 
 
 def check_activation(activation_fn: Any) -> None:

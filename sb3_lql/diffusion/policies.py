@@ -12,13 +12,13 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_lql.common.acceleration import compiled
-from sb3_lql.common.compatibility import hidden_layers
 from sb3_lql.diffusion.exportable import ExportableDiffusion, split_draws
 from sb3_lql.diffusion.process import ActionProcess
 from sb3_lql.engine.policy import ChainPolicy, best_of_samples
 from sb3_lql.networks.critics import EnsembleCritic
 from sb3_lql.networks.denoisers import ConditionedNetwork, Denoiser
 from sb3_lql.networks.distributional import GaussianCritic
+from sb3_lql.networks.layers import hidden_layers
 
 #: Keeps the quantile of a fixed start finite.
 LARGEST_START = 0.999

@@ -1,7 +1,6 @@
 """The engine: off-policy learning of critics by TD, around which an algorithm hooks its mathematics."""
 
 import copy
-import inspect
 from abc import abstractmethod
 from collections.abc import Iterator
 from numbers import Real
@@ -49,6 +48,7 @@ from sb3_lql.engine.values import lowest_q_value
 from sb3_lql.networks.critics import EnsembleCritic
 from sb3_lql.saving.copying import CopyingMixin
 from sb3_lql.saving.mixin import SavingMixin
+from sb3_lql.saving.safe.arguments import argument_names
 
 #: Updates that ``compile=None`` expects of a ``learn`` before it compiles, which takes the time of a thousand or two.
 UPDATES_WORTH_COMPILING = 10_000
@@ -118,8 +118,9 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         learning_rate: float | Schedule,
         **kwargs: Any,
     ) -> None:
-        check_arguments_known(type(self).__name__, kwargs, self.defaults, also=inspect.signature(type(self)).parameters)
-        arguments = copy.deepcopy(self.defaults) | kwargs
+        check_arguments_known(type(self).__name__, kwargs, self.defaults, also=argument_names(type(self)))
+        defaults = {name: value for name, value in self.defaults.items() if name not in kwargs}
+        arguments = copy.deepcopy(defaults) | kwargs
         check_before_construction(env, arguments)
         of_sb3 = {name: arguments.pop(name) for name in SB3_ARGUMENTS & arguments.keys()}
         init_setup_model = arguments.pop("_init_setup_model")
@@ -293,7 +294,7 @@ class ChainAlgorithm(SavingMixin, CopyingMixin):
         # Settings of a class do not outlive it: those of our optimiser are none of the user's
         replaced = {name.removesuffix("class") + "kwargs" for name in given if name.endswith("_class")}
         defaults = {name: value for name, value in self.policy_defaults.items() if name not in replaced}
-        return defaults | given | own
+        return copy.deepcopy(defaults) | given | own
 
     def _setup_model(self) -> None:
         # In place of SB3's, which makes a replay buffer for a model that only acts too, and takes all arguments of the

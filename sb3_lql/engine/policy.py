@@ -16,11 +16,12 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_lql.common.acceleration import GraphedFunction
-from sb3_lql.common.compatibility import check_activation, check_extractor, check_optimizer, hidden_layers
+from sb3_lql.common.compatibility import check_activation, check_extractor, check_optimizer
 from sb3_lql.common.scaling import scale_from_unit, scale_to_unit
 from sb3_lql.common.validation import check_count, check_finite, check_flag, check_observation
 from sb3_lql.engine.optimization import with_fused_step
 from sb3_lql.networks.critics import EnsembleCritic
+from sb3_lql.networks.layers import hidden_layers
 from sb3_lql.networks.matmul import batch_invariant
 
 

@@ -225,9 +225,6 @@ class TemperedAlgorithm(LangevinAlgorithm):
             raise ValueError(f"sampler={self.sampler!r} is unknown: pass 'langevin' or 'tempered'.")
         check_count("n_particles", self.n_particles, low=2)
         check_count("n_rungs", self.n_rungs)
-        for name, value in () if self.is_tempered else dict(n_particles=self.n_particles, n_rungs=self.n_rungs).items():
-            if value != self.defaults[name]:
-                raise ValueError(f"{name}={value} is the tempered sampler's: pass sampler='tempered', or leave it out.")
         check_flag("soft_backup", self.soft_backup)
         if not self.is_tempered and self.soft_backup:
             raise ValueError("soft_backup=True needs an estimate of the entropy: pass sampler='tempered'.")

@@ -91,7 +91,13 @@ class TemperedPolicy(SamplerPolicy):
     def draw_shapes(self) -> dict[str, tuple[int | str, ...]]:
         """
         :return: shapes of what :meth:`draw` returns, in its order, by name; the size of the batch is "batch"
+        :raises ValueError: if the sampler has not adapted yet, and so depends on what shares a batch
         """
+        if self.sampler.n_adaptations == 0:
+            raise ValueError(
+                "The tempered sampler has not adapted its step sizes yet, so that its draws depend on what shares a "
+                "batch: let the model learn first, or pass deterministic=True."
+            )
         return self.sampler.draw_shapes()
 
     def exportable(self, dtype: th.dtype) -> ExportableTempered:

@@ -3,15 +3,41 @@
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any, Literal
 
 import torch as th
 from torch import nn
 
+from sb3_lql.common.validation import check_count
 from sb3_lql.networks.activations import QuickMish
 from sb3_lql.networks.matmul import PackedWeight
 
 #: Size of the sinusoidal code of a noise level, and of its embedding.
 LEVEL_DIM = 16
+
+
+def hidden_layers(net_arch: Any, network: Literal["qf", "pi"]) -> list[int]:
+    """
+    :param net_arch: as SB3's off-policy algorithms take it: a list of sizes for all networks, or ``dict(qf=[...],
+        pi=[...])``; ``None`` for [256, 256, 256]
+    :param network: "qf" for the critic, "pi" for the denoiser
+    :return: sizes of its hidden layers
+    :raises ValueError: if there are none, or what is there for any network is no list of sizes
+    :raises TypeError: for sizes that are no integers
+    """
+    if net_arch is None:
+        return [256, 256, 256]
+    of_each = net_arch if isinstance(net_arch, dict) else {network: net_arch}
+    fix = "pass a list of layer sizes, or dict(qf=[...], pi=[...])"
+    for name, sizes in of_each.items():
+        if name not in ("qf", "pi"):
+            raise ValueError(f"net_arch={net_arch!r} has {name!r}, which is no network here: {fix}.")
+        if not isinstance(sizes, (list, tuple)):
+            raise ValueError(f"net_arch={net_arch!r} has {sizes!r}, which is no list: {fix}.")
+    if network not in of_each:
+        missing = "'qf', the critic" if network == "qf" else "'pi', the denoiser"
+        raise ValueError(f"net_arch={net_arch!r} lacks {missing}: {fix}.")
+    return [check_count("net_arch", size) for size in of_each[network]]
 
 
 class EnsembleLinear(nn.Module):

@@ -1,5 +1,6 @@
 """Saving and loading methods of a model."""
 
+import inspect
 from collections.abc import Iterable
 from io import BufferedIOBase
 from pathlib import Path
@@ -13,13 +14,13 @@ from sb3_lql.collecting.collection import CollectionMixin
 from sb3_lql.collecting.replay import ReplayMixin
 from sb3_lql.common.buffer_layout import REPLAY_BUFFERS
 from sb3_lql.common.buffers import float32_space
-from sb3_lql.common.compatibility import check_arguments_known
+from sb3_lql.common.compatibility import FOREIGN_ARGUMENTS, check_arguments_known
 from sb3_lql.common.files import atomic_write, with_suffix
 from sb3_lql.common.validation import check_count
 from sb3_lql.saving import checkpoint as checkpoints
 from sb3_lql.saving import safe
 from sb3_lql.saving.normalization import check_spaces_within
-from sb3_lql.saving.safe.arguments import NOT_STORED, argument_names
+from sb3_lql.saving.safe.arguments import changeable
 from sb3_lql.saving.zip_files import algorithm_names, check_zip_file
 
 SelfSavable = TypeVar("SelfSavable", bound="SavingMixin")
@@ -68,14 +69,15 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         :param custom_objects: replacements for objects in the file, by name
         :param print_system_info: print the versions that the model was saved with
         :param force_reset: reset the environments before learning
-        :param kwargs: arguments of the constructor to change
+        :param kwargs: arguments of the constructor, or other attributes in the file, to change
         :return: the model
         :raises FileNotFoundError: if the file does not exist
         :raises ValueError: if the file is damaged, or from another algorithm or other environments
         :raises TypeError: for an unknown argument
         """
-        _check_arguments(cls, kwargs)
-        check_zip_file(path, algorithm_names(cls))
+        saved = check_zip_file(path, algorithm_names(cls))
+        also = inspect.signature(cls.load).parameters
+        check_arguments_known(cls.__name__, kwargs, {*changeable(cls), *(saved - FOREIGN_ARGUMENTS.keys())}, also)
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)  # type: ignore[arg-type]
 
     def save_replay_buffer(self, path: str | Path | BufferedIOBase) -> None:
@@ -209,12 +211,7 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         :raises ValueError: if the file is damaged, malicious or does not fit, or if ``custom_objects`` lacks something
         :raises TypeError: for an unknown argument
         """
-        _check_arguments(cls, kwargs)
         return safe.load_safe(cls, path, env, device, custom_objects, **kwargs)
-
-
-def _check_arguments(cls: type[Any], given: dict[str, Any]) -> None:
-    check_arguments_known(cls.__name__, given, {*argument_names(cls), *NOT_STORED})
 
 
 def _returns(buffer: ReplayBuffer | None) -> tuple[int, float | None]:

@@ -17,7 +17,8 @@ PATIENCE = 2.0
 
 def random_states() -> dict[str, Any]:
     """The states of Python's, NumPy's and PyTorch's generators, from which minibatches and chains are drawn."""
-    cuda = th.cuda.get_rng_state_all() if th.cuda.is_available() else []
+    # Before it is initialised, nothing was drawn on a GPU
+    cuda = th.cuda.get_rng_state_all() if th.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": th.get_rng_state(), "cuda": cuda}
 
 

@@ -40,32 +40,36 @@ def algorithm_names(model_class: type[OffPolicyAlgorithm]) -> list[str]:
     names = []
     for base in model_class.__mro__:
         # SB3's base class and mixins have no policies
-        if issubclass(base, OffPolicyAlgorithm) and not isabstract(base) and base.policy_aliases:
-            names.append(base.__name__)
-            if base.__module__.partition(".")[0] == "sb3_lql":
-                break
+        if not issubclass(base, OffPolicyAlgorithm) or isabstract(base) or not base.policy_aliases:
+            continue
+        is_own = base.__module__.partition(".")[0] == "sb3_lql"
+        if is_own and "__init__" not in vars(base):  # a family, from which users derive algorithms
+            continue
+        names.append(base.__name__)
+        if is_own:
+            break
     return names
 
 
-def check_zip_file(path: str | Path | BufferedIOBase, algorithms: list[str]) -> None:
+def check_zip_file(path: str | Path | BufferedIOBase, algorithms: list[str]) -> set[str]:
     """
-    Raise ``ValueError`` if a file is damaged, not a model, or a model of none of these :func:`algorithm_names`. A name
-    gets ".zip" added if that file does not exist; an open file keeps its position.
+    Return the names of a saved model's attributes, or raise ``ValueError`` if a file is damaged, not a model, or a
+    model of none of these :func:`algorithm_names`. A path gets ".zip" added if that file does not exist; an open file
+    keeps its position.
     """
     if not isinstance(path, str | Path):
         place = path.tell()
         try:
-            _check("The file", cast(BinaryIO, path), algorithms)
+            return _check("The file", cast(BinaryIO, path), algorithms)
         finally:
             path.seek(place)
-        return
     if Path(path).is_dir():
         raise ValueError(f"{path} is a folder: pass a file, or use load_checkpoint for checkpoints.")
     with open_path(path, "r", suffix="zip") as file:
-        _check(str(path), cast(BinaryIO, file), algorithms)
+        return _check(str(path), cast(BinaryIO, file), algorithms)
 
 
-def _check(name: str, file: BinaryIO, algorithms: list[str]) -> None:
+def _check(name: str, file: BinaryIO, algorithms: list[str]) -> set[str]:
     wanted = algorithms[0]
     beginning = file.read(9)
     file.seek(-len(beginning), 1)
@@ -89,6 +93,7 @@ def _check(name: str, file: BinaryIO, algorithms: list[str]) -> None:
             f"{name} holds a model of {found[0]}, not of {wanted}: load it with its own class. Models cannot be "
             "converted between algorithms."
         )
+    return set(data)
 
 
 def _algorithms(data: dict[str, Any], wanted: list[str]) -> list[str]:

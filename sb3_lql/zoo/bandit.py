@@ -22,6 +22,7 @@ from sb3_lql.benchmark.bandit import figures
 from sb3_lql.benchmark.bandit.measures import measured_rows, mode_table, summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, NAMES, Run, draw, draw_best, measure_at_inverse_temperatures
 from sb3_lql.benchmark.experiment import Experiment
+from sb3_lql.benchmark.figure_files import save_svg_and_png
 from sb3_lql.benchmark.json_files import write_json
 from sb3_lql.collecting.interrupts import interrupts_deferred
 from sb3_lql.common.files import discard_folder
@@ -79,7 +80,7 @@ def bandit() -> None:
         np.save(folder / "samples.npy", samples)
         drawn = figures.side_by_side([run]) | ({"steps": figures.steps(run)} if run.runs_a_chain else {})
         for name, figure in drawn.items():
-            figures.save(figure, folder, name)
+            save_svg_and_png(figure, folder, name)
         summary["seconds"]["total"] = time.perf_counter() - started
         # Last, and in one stroke: where there is a summary, the run is complete
         write_json(folder / "summary.json", summary)

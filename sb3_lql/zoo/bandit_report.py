@@ -11,6 +11,7 @@ from sb3_lql.benchmark.bandit.landscape import exact_landscape, learned_landscap
 from sb3_lql.benchmark.bandit.measures import measured_rows, mode_table, summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, Run, draw_with_perfect_critic
 from sb3_lql.benchmark.bandit.tempering import estimate_table
+from sb3_lql.benchmark.figure_files import save_svg_and_png
 from sb3_lql.benchmark.json_files import write_json
 
 
@@ -27,7 +28,7 @@ def report() -> None:
     stepwise = {f"steps_{run.algo}": figures.steps(run) for run in firsts if run.runs_a_chain}
     drawn = figures.side_by_side(firsts) | stepwise | ({"laws": figures.laws(langevin)} if langevin else {})
     for name, figure in drawn.items():
-        figures.save(figure, args.output_dir, name)
+        save_svg_and_png(figure, args.output_dir, name)
     write_json(args.output_dir / "runs.json", [run.summary for run in runs])
     rows = [row for run in runs for row in measured_rows(_label(run), run.summary)]
     for run in langevin:

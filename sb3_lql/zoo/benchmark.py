@@ -20,8 +20,8 @@ from sb3_lql.benchmark.comparison.report import write_report
 from sb3_lql.benchmark.comparison.results import MODES, part_of, read_results
 from sb3_lql.benchmark.comparison.spec import Run, read_spec
 from sb3_lql.benchmark.comparison.training import train
+from sb3_lql.benchmark.figure_files import save_figure
 from sb3_lql.benchmark.json_files import read_json
-from sb3_lql.benchmark.looks import save
 from sb3_lql.zoo.registry import hyperparams_file, register
 
 
@@ -134,7 +134,7 @@ def _report(args: argparse.Namespace) -> None:
 def _curves(args: argparse.Namespace) -> None:
     comparison = part_of(read_results(args.results), args.tasks, args.algorithms)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    save(learning_curves(comparison, args.mode, n_bootstrap=2000), args.output)
+    save_figure(learning_curves(comparison, args.mode, n_bootstrap=2000), args.output)
     print(f"Written: {args.output}")
 
 

@@ -9,9 +9,9 @@ import stable_baselines3
 import torch as th
 
 import sb3_lql
-from sb3_lql.benchmark.bandit.figures import save
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, NAMES
 from sb3_lql.benchmark.experiment import Experiment
+from sb3_lql.benchmark.figure_files import save_svg_and_png
 from sb3_lql.benchmark.json_files import read_json, write_json
 from sb3_lql.benchmark.multi_goal import figures
 from sb3_lql.benchmark.multi_goal.episodes import ENV_ID, Episodes
@@ -46,7 +46,7 @@ def multi_goal() -> None:
     shown = [
         (name, Episodes.load(run / "free.npz"), Episodes.load(run / "blocked.npz")) for name, run in firsts.items()
     ]
-    save(figures.paths(shown), folder, "paths")
+    save_svg_and_png(figures.paths(shown), folder, "paths")
     records = [run for of_algo in runs.values() for run in of_algo]
     write_json(folder / "runs.json", records)
     table = goal_table([(NAMES[algo], of_algo) for algo, of_algo in runs.items()])

@@ -10,7 +10,7 @@ from stable_baselines3 import SAC
 
 pytest.importorskip("matplotlib")
 
-from sb3_lql.benchmark.bandit.figures import save
+from sb3_lql.benchmark.figure_files import save_svg_and_png
 from sb3_lql.benchmark.multi_goal.episodes import Episodes, run_episodes
 from sb3_lql.benchmark.multi_goal.figures import paths
 from sb3_lql.benchmark.multi_goal.measures import goal_table, summarize
@@ -147,5 +147,5 @@ def test_picture_shows_each_agent_free_and_blocked(tmp_path: Path) -> None:
     assert [len(axes.lines) for axes in figure.axes] == [40] * 4
     assert [patch.get_radius() for patch in one_blocked.patches] == [1, 1, 1.5, 1]  # type: ignore[attr-defined]
     assert [patch.get_radius() for patch in every.patches] == [1] * 4  # type: ignore[attr-defined]
-    save(figure, tmp_path, "paths")
+    save_svg_and_png(figure, tmp_path, "paths")
     assert (tmp_path / "paths.png").is_file()

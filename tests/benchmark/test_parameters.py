@@ -1,5 +1,8 @@
 """Counts of parameters: numbers of the paper and of the facts about the rivals."""
 
+from stable_baselines3 import SAC
+from stable_baselines3.common.envs import FakeImageEnv
+
 from sb3_lql.benchmark.parameters import count_parameters
 from sb3_lql.benchmark.speed import make_model, make_sac
 
@@ -27,3 +30,11 @@ def test_parameters_on_humanoid_are_those_of_the_networks() -> None:
         set(counts) == ({"critic"} if "lql" in name else {"critic", "denoiser"}) for name, counts in found.items()
     )
     assert sum(count_parameters(make_sac("humanoid", "cpu")).values()) == 702_244
+
+
+def test_an_extractor_that_networks_share_is_counted_once() -> None:
+    env = FakeImageEnv(screen_height=36, screen_width=36, n_channels=1, discrete=False)
+    model = SAC("CnnPolicy", env, buffer_size=1, policy_kwargs=dict(share_features_extractor=True))
+    optimizers = (model.actor.optimizer, model.critic.optimizer)
+    learned = {parameter for optimizer in optimizers for parameter in optimizer.param_groups[0]["params"]}
+    assert sum(count_parameters(model).values()) == sum(parameter.numel() for parameter in learned)

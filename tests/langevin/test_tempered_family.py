@@ -179,12 +179,18 @@ def test_it_is_exported(deterministic: bool, tmp_path: Path) -> None:
     export(pendulum().learn(30), tmp_path / "policy", format="torchscript", deterministic=deterministic)
 
 
+def test_draws_are_not_exported_before_the_sampler_has_adapted(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="let the model learn first, or pass deterministic=True"):
+        export(pendulum(), tmp_path / "policy", format="torchscript", deterministic=False)
+    export(pendulum(), tmp_path / "policy", format="torchscript")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (dict(sampler="smc"), "sampler='smc'"),
         (dict(sampler="langevin", inverse_temperature="auto"), "sampler='tempered'"),
-        (dict(sampler="langevin", n_particles=16, n_rungs=20, soft_backup=True), "soft_backup=True"),
+        (dict(sampler="langevin", soft_backup=True), "soft_backup=True"),
         (dict(inverse_temperature="auto_x"), "'auto_10'"),
         (dict(inverse_temperature="auto_-1"), "'auto_10'"),
         (dict(inverse_temperature=1e30), r"inverse_temperature=1e\+30 is out of range"),
@@ -224,12 +230,11 @@ def test_a_name_that_is_not_auto_is_refused() -> None:
 
 def test_policies_are_those_of_the_sampler() -> None:
     assert isinstance(pendulum().policy, TemperedPolicy)
-    without = dict(sampler="langevin", n_particles=16, n_rungs=20)
-    assert isinstance(pendulum(**without).policy, LangevinPolicy)
+    assert isinstance(pendulum(sampler="langevin").policy, LangevinPolicy)
     with pytest.raises(ValueError, match="TemperedPolicy"):
         LQL(LangevinPolicy, "Pendulum-v1", **SMALL)
     with pytest.raises(ValueError, match="sampler='tempered'"):
-        pendulum(**without).log_prob(np.zeros(3), np.zeros(1))
+        pendulum(sampler="langevin").log_prob(np.zeros(3), np.zeros(1))
 
 
 def test_nclqls_automatic_temperature_is_that_of_the_target_entropy() -> None:

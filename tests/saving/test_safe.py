@@ -424,7 +424,7 @@ def test_a_bad_change_is_refused(tmp_path: Path) -> None:
     save_safe(pendulum(NCLQL), tmp_path / "model")
     with pytest.raises(ValueError, match=r"model\.safetensors.*learning_rate=-1"):
         load_safe(NCLQL, tmp_path / "model", learning_rate=-1)
-    with pytest.raises(TypeError, match="no argument 'learnig_rate'"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'learnig_rate': did you mean 'learning_rate'"):
         load_safe(NCLQL, tmp_path / "model", learnig_rate=1e-3)
 
 

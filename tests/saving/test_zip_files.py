@@ -13,6 +13,7 @@ from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from sb3_lql import LQL, NCLQL
 from sb3_lql.baselines import DACER, DPMD, SDAC
 from sb3_lql.baselines.compared import ComparedDACER
+from sb3_lql.diffusion.family import DiffusionAlgorithm
 from sb3_lql.saving.zip_files import ALGORITHMS
 
 AGENTS = sorted(Path(__file__).parents[2].glob("agents/*/*lql/*/*.zip"))
@@ -105,6 +106,41 @@ def test_classes_of_ones_own_and_of_the_algorithm_load_each_others_files(files: 
     NCLQL.load(tmp_path / "mine").save(tmp_path / "again")
     with pytest.raises(ValueError, match="holds a model of NCLQL, not of LQL"):
         LQL.load(tmp_path / "again")
+
+
+def test_algorithms_of_ones_own_in_one_family_do_not_load_each_others_files(tmp_path: Path) -> None:
+    class Mine(DiffusionAlgorithm):
+        def __init__(self, policy: Any, env: Any, learning_rate: float = 1e-3, **kwargs: Any) -> None:
+            super().__init__(policy, env, learning_rate, **kwargs)
+
+    class Other(Mine):
+        pass
+
+    class Another(DiffusionAlgorithm):
+        __init__ = Mine.__init__
+
+    arguments: dict[str, Any] = dict(buffer_size=10, device="cpu", policy_kwargs=dict(net_arch=[4]))
+    Mine("MlpPolicy", "Pendulum-v1", **arguments).save(tmp_path / "mine")
+    assert [type(each.load(tmp_path / "mine")) for each in (Mine, Other)] == [Mine, Other]
+    with pytest.raises(ValueError, match="holds a model of Mine, not of Another"):
+        Another.load(tmp_path / "mine")
+
+
+def test_whatever_a_file_holds_may_be_changed(tmp_path: Path) -> None:
+    """As SB3 allows; the RL Zoo passes ``seed`` and ``buffer_size`` to every class."""
+
+    class Fixed(NCLQL):
+        def __init__(self, policy: Any, env: Any, device: str = "cpu", _init_setup_model: bool = True) -> None:
+            super().__init__(policy, env, device=device, buffer_size=10, _init_setup_model=_init_setup_model)
+            self.mine = 1
+
+    Fixed("MlpPolicy", "Pendulum-v1").save(tmp_path / "model")
+    loaded = Fixed.load(tmp_path / "model", seed=0, buffer_size=1, mine=2, num_timesteps=7)
+    assert (loaded.seed, loaded.buffer_size, loaded.mine, loaded.num_timesteps) == (0, 1, 2, 7)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'mien'"):
+        Fixed.load(tmp_path / "model", mien=2)
+    with pytest.raises(TypeError, match="did you mean 'custom_objects'"):
+        NCLQL.load(tmp_path / "model", custom_object={})
 
 
 @pytest.mark.parametrize(("of", "by"), list(permutations([DACER, ComparedDACER, SDAC, DPMD], 2)))

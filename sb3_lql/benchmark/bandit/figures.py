@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Circle
 
-from sb3_lql.benchmark import looks
 from sb3_lql.benchmark.bandit.chains import trajectories
 from sb3_lql.benchmark.bandit.distributions import boltzmann_distribution, grid, histogram, total_variation
 from sb3_lql.benchmark.bandit.landscape import Landscape, learned_landscape, noise_scales, perfect_landscape
@@ -20,8 +18,6 @@ from sb3_lql.benchmark.bandit.runs import INVERSE_TEMPERATURES, Run, draw_at
 from sb3_lql.envs.multimodal_bandit import BOUND, HIGH_MODES, MODES, reward
 from sb3_lql.langevin.sampler import LangevinSampler
 
-#: Resolution of pictures, and of the dots and maps within an SVG. At this one a figure stays well below a megabyte.
-DPI = 100
 #: Width and height of a panel, in inches.
 PANEL = 2.4
 #: Large panels in a row.
@@ -40,12 +36,6 @@ SHOWN_LEVELS = (1, 4, 7, 10)
 N_SHOWN = 2_000
 #: Actions of which the distance from a law is measured.
 N_MEASURED = 10_000
-
-
-def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure as SVG and PNG; ``name`` has no suffix."""
-    for suffix in (".svg", ".png"):
-        looks.save(figure, folder / f"{name}{suffix}", DPI)
 
 
 def side_by_side(runs: Sequence[Run]) -> dict[str, Figure]:

@@ -18,7 +18,7 @@ from sb3_lql.benchmark.comparison.aggregates import (
 from sb3_lql.benchmark.comparison.markup import text, to_html
 from sb3_lql.benchmark.comparison.references import References, load_references
 from sb3_lql.benchmark.comparison.results import MODES, Comparison, read_results
-from sb3_lql.benchmark.looks import save
+from sb3_lql.benchmark.figure_files import save_figure
 
 
 def write_report(results: Path, output: Path, *, n_bootstrap: int = 2000) -> Path:
@@ -84,7 +84,7 @@ def _learning_curves(comparison: Comparison, folder: Path, n_bootstrap: int) -> 
     ]
     for mode in MODES:
         figure = figures.learning_curves(comparison, mode, n_bootstrap)
-        name = save(figure, folder / f"learning_curves_{mode}.svg")
+        name = save_figure(figure, folder / f"learning_curves_{mode}.svg")
         parts.append(f"### {mode.capitalize()}\n\n![Return over updates, {mode}](figures/{name})\n")
     return "\n".join(parts)
 
@@ -107,7 +107,7 @@ def _normalized(comparison: Comparison, references: References, folder: Path, n_
         points = performance(comparison, normalizers, mode)
         parts += [f"### {mode.capitalize()}\n", sections.normalized_performance(comparison, points)]
         if any(point is not None for of_algorithm in points.values() for point in of_algorithm):
-            name = save(figures.normalized_performance(comparison, points), folder / f"normalized_{mode}.svg")
+            name = save_figure(figures.normalized_performance(comparison, points), folder / f"normalized_{mode}.svg")
             parts.append(f"![Normalised performance, {mode}](figures/{name})\n")
     if len(comparison.tasks) < 2:
         return "\n".join(parts)
@@ -124,7 +124,7 @@ def _normalized(comparison: Comparison, references: References, folder: Path, n_
         if pairs:
             parts.append(sections.improvement_table(pairs))
         if found:
-            name = save(figures.intervals(comparison, found, pairs), folder / f"aggregates_{mode}.svg")
+            name = save_figure(figures.intervals(comparison, found, pairs), folder / f"aggregates_{mode}.svg")
             parts.append(f"![Aggregates, {mode}](figures/{name})\n")
     return "\n".join(parts)
 

@@ -93,6 +93,14 @@ def argument_names(model_class: type[OffPolicyAlgorithm]) -> list[str]:
     return names
 
 
+def changeable(model_class: type[OffPolicyAlgorithm]) -> list[str]:
+    """
+    :param model_class: class of the model
+    :return: names of the constructor's arguments that may be changed when a file is loaded
+    """
+    return [*argument_names(model_class), "tensorboard_log"]
+
+
 def own_counts(model: OffPolicyAlgorithm) -> list[str]:
     """
     :param model: a model with its arguments as attributes

@@ -1,5 +1,6 @@
 """Models in files that hold tensors and JSON, and no code."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,11 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_lql.common.compatibility import check_observation_space
+from sb3_lql.common.compatibility import check_arguments_known, check_observation_space
 from sb3_lql.common.files import with_suffix
 from sb3_lql.common.validation import check_action_space, check_number
 from sb3_lql.saving.normalization import check_spaces_within, in_normalization, set_statistics, without_environments
-from sb3_lql.saving.safe.arguments import argument_names, decode_arguments, encode_arguments
+from sb3_lql.saving.safe.arguments import changeable, decode_arguments, encode_arguments
 from sb3_lql.saving.safe.files import convert, read_file, require_keys, write_file
 from sb3_lql.saving.safe.networks import check_sizes, policy_on_meta, pop_weights
 from sb3_lql.saving.safe.normalization_settings import decode_normalization, encode_normalization
@@ -144,9 +145,7 @@ def load_safe(
         code that ``custom_objects`` does not supply
     :raises TypeError: for ``kwargs`` that are no arguments
     """
-    changeable = {*argument_names(cls), "tensorboard_log"}
-    if unknown := sorted(kwargs.keys() - changeable):
-        raise TypeError(f"load_safe: {cls.__name__} has no argument {unknown[0]!r} to change; leave it out.")
+    check_arguments_known(cls.__name__, kwargs, changeable(cls), also=inspect.signature(load_safe).parameters)
     path = with_suffix(path, ".safetensors")
     with _naming(f"{path} cannot be loaded as a model of {cls.__name__}"):
         decoder = Decoder((custom_objects or {}) | kwargs)

@@ -20,6 +20,7 @@ from sb3_lql.benchmark.bandit import figures
 from sb3_lql.benchmark.bandit.chains import trajectories
 from sb3_lql.benchmark.bandit.measures import summarize
 from sb3_lql.benchmark.bandit.runs import ALGORITHMS, Run, draw, measure_at_inverse_temperatures
+from sb3_lql.benchmark.figure_files import save_svg_and_png
 from sb3_lql.langevin.family import LangevinAlgorithm
 from sb3_lql.networks.layers import EnsembleLinear
 
@@ -131,7 +132,7 @@ def test_only_langevin_chains_have_value_maps(runs: list[Run], name: str) -> Non
 def test_saved_figure_is_svg_and_png_and_the_same_again(tmp_path: Path) -> None:
     contents = []
     for _ in range(2):
-        figures.save(figures.reward_map(), tmp_path, "reward_map")
+        save_svg_and_png(figures.reward_map(), tmp_path, "reward_map")
         contents.append([(tmp_path / f"reward_map.{suffix}").read_bytes() for suffix in ("svg", "png")])
     assert contents[0] == contents[1]
     svg, png = contents[0]

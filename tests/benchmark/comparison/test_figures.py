@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from sb3_lql.benchmark.comparison import figures
 from sb3_lql.benchmark.comparison.aggregates import Aggregates, Average, Estimate
 from sb3_lql.benchmark.comparison.results import Comparison, read_results
-from sb3_lql.benchmark.looks import COLOURS, looks, save
+from sb3_lql.benchmark.figure_files import save_figure
+from sb3_lql.benchmark.looks import COLOURS, looks
 from tests.benchmark.comparison import folders
 
 MODE = "deterministic"
@@ -237,7 +238,7 @@ def test_dollars_in_a_label_are_no_formula(tmp_path: Path) -> None:
 def test_same_figure_is_the_same_file(comparison: Comparison, tmp_path: Path) -> None:
     contents = []
     for _ in range(2):
-        assert save(figures.learning_curves(comparison, MODE, 50), tmp_path / "curves.svg") == "curves.svg"
+        assert save_figure(figures.learning_curves(comparison, MODE, 50), tmp_path / "curves.svg") == "curves.svg"
         contents.append((tmp_path / "curves.svg").read_bytes())
     assert contents[0] == contents[1]
     assert b"<svg" in contents[0][:1000]
