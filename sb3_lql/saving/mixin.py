@@ -76,8 +76,9 @@ class SavingMixin(ReplayMixin, CollectionMixin):
         :raises TypeError: for an unknown argument
         """
         saved = check_zip_file(path, algorithm_names(cls))
-        also = inspect.signature(cls.load).parameters
-        check_arguments_known(cls.__name__, kwargs, {*changeable(cls), *(saved - FOREIGN_ARGUMENTS.keys())}, also)
+        # SB3's base class stores arguments of SAC's, so that every file has them
+        known = {*changeable(cls), *(saved - FOREIGN_ARGUMENTS.keys())}
+        check_arguments_known(cls.__name__, kwargs, known, also=inspect.signature(cls.load).parameters)
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)  # type: ignore[arg-type]
 
     def save_replay_buffer(self, path: str | Path | BufferedIOBase) -> None:
